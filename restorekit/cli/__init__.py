@@ -1,0 +1,1 @@
+"""The command line: words into typed values, progress, records. It computes nothing."""

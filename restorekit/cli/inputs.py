@@ -1,0 +1,142 @@
+"""Words of the command line into sources: files, folders, patterns and standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+SIGNATURES: dict[bytes, str] = {
+    rb"\x89PNG": ".png",
+    rb"\xff\xd8\xff": ".jpg",
+    rb"RIFF....WEBP": ".webp",
+    rb"II\*\0|MM\0\*": ".tif",
+}
+"""First bytes of the formats that a pipe may carry; RAW files of the TIFF family pass as TIFF."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Name one input file.
+
+    Attributes:
+        path: the file.
+        place: its path below the folder or pattern that it was found by, mirrored below -o.
+    """
+
+    path: Path
+    place: Path
+
+
+def find_sources(
+    words: Sequence[str], *, recursive: bool, task: str, kept_out: Path | None
+) -> tuple[list[Source], list[str]]:
+    """Expand files, folders and quoted patterns into the pictures they stand for.
+
+    A walk passes over hidden files, files that are no pictures, outputs of an earlier run that
+    lie beside their inputs, and the output folder. A file that is named twice is taken once.
+
+    Args:
+        words: arguments as typed.
+        recursive: whether folders below a folder are walked.
+        task: name of the task, which marks the outputs of earlier runs.
+        kept_out: folder that is not walked, because the outputs go there.
+
+    Returns:
+        The sources in order, and the words that name nothing.
+    """
+    sources: dict[Path, Source] = {}
+    missing = []
+    for word in words:
+        found = list(_expand(word, recursive, task, kept_out))
+        if not found and not os.path.lexists(word):
+            missing.append(word)
+        for source in found:
+            sources.setdefault(source.path.resolve(), source)
+    return list(sources.values()), missing
+
+
+def _expand(word: str, recursive: bool, task: str, kept_out: Path | None) -> Iterator[Source]:
+    path = Path(word)
+    if path.is_dir():
+        yield from _walk(path, path, recursive, task, kept_out)
+    elif path.exists():
+        yield Source(path, Path(path.name))
+    elif glob.has_magic(word):
+        base = _fixed_part(path)
+        for match in map(Path, sorted(glob.glob(word, recursive=True))):
+            if match.is_dir():
+                # '**' has already matched the files below.
+                if "**" not in word:
+                    yield from _walk(match, base, recursive, task, kept_out)
+            elif _is_input(match, {p.name for p in match.parent.iterdir()}, task):
+                yield Source(match, match.relative_to(base))
+
+
+def _walk(
+    folder: Path, base: Path, recursive: bool, task: str, kept_out: Path | None
+) -> Iterator[Source]:
+    real_kept_out = kept_out.resolve() if kept_out is not None else None
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        real = here.resolve()
+        if real in seen or (real == real_kept_out and here != folder):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        names = set(files)
+        for name in sorted(files):
+            if _is_input(here / name, names, task):
+                yield Source(here / name, (here / name).relative_to(base))
+
+
+def _is_input(path: Path, neighbours: set[str], task: str) -> bool:
+    from restorekit.io import is_image_path
+
+    return (
+        not path.name.startswith(".")
+        and is_image_path(path)
+        and path.is_file()
+        and not _is_earlier_output(path, neighbours, task)
+    )
+
+
+def _is_earlier_output(path: Path, neighbours: set[str], task: str) -> bool:
+    match = re.fullmatch(rf"(.+)_{re.escape(task)}(?:_\d+)?", path.stem)
+    return match is not None and any(
+        match[1] in (Path(name).stem, stem_with_suffix(Path(name))) for name in neighbours
+    )
+
+
+def _fixed_part(pattern: Path) -> Path:
+    fixed = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def stem_with_suffix(path: Path) -> str:
+    """Return a.dng as a_dng, which tells inputs of one stem apart."""
+    return f"{path.stem}_{path.suffix[1:]}"
+
+
+def spool(stream: BinaryIO, folder: Path) -> Source:
+    """Copy a picture from a stream into a folder, under the suffix that its first bytes tell."""
+    path = folder / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(stream, file)
+    with path.open("rb") as file:
+        head = file.read(12)
+    for signature, suffix in SIGNATURES.items():
+        if re.match(signature, head, re.DOTALL):
+            path = path.rename(path.with_suffix(suffix))
+    return Source(path, Path(path.name))

@@ -1,0 +1,190 @@
+"""One run of a restoring command: which inputs become which outputs, and the doing of it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restorekit.cli.inputs import Source, find_sources, spool
+from restorekit.cli.output import RecordWriter, quiet_pipe
+from restorekit.cli.targets import (
+    Destination,
+    parse_destination,
+    picture_format,
+    plan_targets,
+    suffix_for,
+)
+from restorekit.errors import NoInputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from restorekit.engine.reporter import Reporter
+    from restorekit.engine.restore import FileRecord, OutputOptions, RestoreOptions
+    from restorekit.tasks import Task
+
+STREAM = "-"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Say which inputs become which outputs.
+
+    Attributes:
+        sources: the inputs.
+        targets: their outputs.
+        missing: words that name nothing.
+        picture_format: format of every output, or None to follow its suffix.
+        from_stdin: whether the one source is a copy of standard input.
+        to_stdout: whether the one target is on its way to standard output.
+    """
+
+    sources: Sequence[Source]
+    targets: Sequence[Path]
+    missing: Sequence[str]
+    picture_format: str | None
+    from_stdin: bool
+    to_stdout: bool
+
+    def plan(self, output: OutputOptions, writer: RecordWriter) -> None:
+        """Write the record that each input would have, and touch nothing."""
+        for record in self._records(self._planned(output)):
+            writer.write(self._named(record))
+
+    def run(
+        self,
+        task: Task,
+        options: RestoreOptions,
+        output: OutputOptions,
+        writer: RecordWriter,
+        reporter: Reporter,
+        compare: Path | None = None,
+    ) -> None:
+        """Restore every input and write its record.
+
+        Args:
+            task: what to do.
+            options: how pictures are restored.
+            output: how they are written.
+            writer: of the records.
+            reporter: of the progress.
+            compare: where to show the one picture before and after.
+
+        Raises:
+            RestorekitError: no file can be restored, as without a model.
+        """
+        from restorekit.engine.restore import Job, restore_files
+
+        jobs = [Job(s.path, t) for s, t in zip(self.sources, self.targets, strict=True)]
+        reporter.start(len(jobs), "files")
+        with closing(restore_files(jobs, task, options, output, reporter)) as finished:
+            for record in self._records(finished):
+                if record.status == "ok":
+                    self._deliver(record, compare, options.crop)
+                writer.write(self._named(record))
+                reporter.advance()
+        reporter.finish()
+
+    def _deliver(
+        self, record: FileRecord, compare: Path | None, crop: tuple[int, int, int, int] | None
+    ) -> None:
+        """Show the output beside its input, and send it on to standard output."""
+        if compare is not None:
+            from restorekit.engine.compare import write_comparison
+
+            write_comparison(Path(record.input), Path(record.output), compare, crop)
+        if self.to_stdout:
+            with Path(record.output).open("rb") as file, quiet_pipe():
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+
+    def _planned(self, output: OutputOptions) -> Iterator[FileRecord]:
+        from restorekit.engine.restore import FileRecord
+
+        for source, target in zip(self.sources, self.targets, strict=True):
+            record = FileRecord(str(source.path), str(target), status="planned")
+            if target.exists() and output.on_exist == "skip":
+                record = replace(record, status="skipped")
+            if target.exists() and output.on_exist == "error":
+                error = OutputError(f"{target} exists; see --on-exist")
+                record = replace(
+                    record, status="failed", exit_code=error.exit_code, error=str(error)
+                )
+            yield record
+
+    def _records(self, found: Iterator[FileRecord]) -> Iterator[FileRecord]:
+        from restorekit.engine.restore import FileRecord
+
+        for word in self.missing:
+            error = NoInputError(f"{word}: no such file")
+            yield FileRecord(word, "", status="failed", exit_code=error.exit_code, error=str(error))
+        yield from found
+
+    def _named(self, record: FileRecord) -> FileRecord:
+        """Return the record with the names that the user knows, where a pipe was copied."""
+        error = record.error
+        if self.from_stdin and error is not None:
+            error = error.replace(record.input, "standard input")
+        return replace(
+            record,
+            input=STREAM if self.from_stdin else record.input,
+            output=STREAM if self.to_stdout else record.output,
+            error=error,
+        )
+
+
+def find_work(
+    words: Sequence[str],
+    output: str | None,
+    *,
+    recursive: bool,
+    chosen: str | None,
+    task: str,
+    folder: Path,
+) -> Work:
+    """Turn the words of the command line into inputs and outputs.
+
+    Args:
+        words: inputs as typed.
+        output: -o as typed.
+        recursive: whether folders are walked.
+        chosen: picture format of --to.
+        task: name of the task.
+        folder: where pictures of a pipe are kept for the time of the run.
+
+    Raises:
+        UsageError: the words contradict each other.
+        NoInputError: nothing matched.
+    """
+    from_stdin = STREAM in words
+    to_stdout = output == STREAM or (from_stdin and output is None)
+    if from_stdin and len(words) > 1:
+        raise UsageError("- reads one picture from standard input and takes no other input")
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("a picture is not for the terminal; give -o FILE or pipe it on")
+    destination = parse_destination(None if to_stdout else output)
+    missing: list[str] = []
+    if from_stdin:
+        sources = [spool(sys.stdin.buffer, folder)]
+    else:
+        sources, missing = find_sources(
+            words, recursive=recursive, task=task, kept_out=destination.folder
+        )
+    if not sources:
+        named = ", ".join(missing or words)
+        raise NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
+    if to_stdout:
+        if len(sources) > 1:
+            raise UsageError(f"standard output takes one picture, not {len(sources)}")
+        destination = Destination(file=folder / f"stdout{suffix_for(sources[0].path, chosen)}")
+    return Work(
+        sources=sources,
+        targets=plan_targets(sources, destination, task=task, chosen=chosen),
+        missing=missing,
+        picture_format=picture_format(destination, chosen),
+        from_stdin=from_stdin,
+        to_stdout=to_stdout,
+    )

@@ -1,0 +1,179 @@
+"""The domain of a model's card: how a picture enters a network and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from restorekit.errors import UsageError
+from restorekit.hub import ModelCard
+from restorekit.image import Image, Layout, NoiseProfile, Transfer
+from restorekit.models.registry import ModelSpec, NoiseInput
+from restorekit.ops.color import (
+    anscombe,
+    anscombe_inverse_unbiased,
+    linear_to_srgb,
+    srgb_to_linear,
+)
+from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+
+_PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
+_BORROWED = {
+    (Layout.GRAY, Layout.RGB): ((0, 0, 0),),
+    (Layout.BAYER, Layout.RGB): ((0, 1, 3), (0, 2, 3)),
+}
+_TRUSTED_RATIO = 2.0
+_CLIPPED_SHARE = 0.02
+_LEAST_SHOT = 1e-6
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Hold a picture as a network sees it.
+
+    Attributes:
+        values: (C, H, W) float32 in the units of the card.
+        noise_std: deviation of the noise in those units, or None for a network that is not told.
+        passes: planes that go through the network together, one entry a pass.
+        original: the picture that entered.
+        decode: from network units to those of the picture, plane by plane; None for the same.
+    """
+
+    values: Tensor
+    noise_std: float | None
+    passes: tuple[tuple[int, ...], ...]
+    original: Image
+    decode: Callable[[Tensor], Tensor] | None = None
+
+    def leave(self, restored: Sequence[Tensor]) -> Tensor:
+        """Return restored pixels in the units of the picture.
+
+        A plane that went through several passes is their mean. A value that the network left
+        alone is that of the picture, bit for bit.
+
+        Args:
+            restored: one (planes, H, W) result a pass.
+        """
+        if self.passes == (tuple(range(len(self.values))),):
+            mean = restored[0]
+        else:
+            mean = torch.zeros_like(self.values)
+            seen = [0] * len(mean)
+            for planes, result in zip(self.passes, restored, strict=True):
+                for plane, values in zip(planes, result, strict=True):
+                    seen[plane] += 1
+                    mean[plane].lerp_(values, 1 / seen[plane])
+        if self.decode is None:
+            return mean
+        for plane, entered, pixels in zip(mean, self.values, self.original.pixels, strict=True):
+            torch.where(plane == entered, pixels, self.decode(plane), out=plane)
+        return mean
+
+
+def measure_noise(
+    image: Image, spec: ModelSpec, given: float | NoiseProfile | None
+) -> float | NoiseProfile | None:
+    """Return the noise of a picture as a network or the Anscombe transform needs it.
+
+    Args:
+        image: the whole picture.
+        spec: of the network.
+        given: what the user states, or None to measure.
+
+    Returns:
+        A NoiseProfile for a RAW picture; else the deviation in steps of 0..255, or None for a
+        network that is not told.
+
+    Raises:
+        UsageError: what is given does not fit the picture or the network.
+    """
+    name = image.metadata.path or "the picture"
+    if image.layout is Layout.BAYER:
+        if given is None:
+            return _mosaic_noise(image)
+        if not isinstance(given, NoiseProfile) or given.shot <= 0:
+            raise UsageError(f"{name}: give the noise of a RAW picture as SHOT,READ, shot above 0")
+        return given
+    if isinstance(given, NoiseProfile):
+        raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
+    if spec.noise_input is NoiseInput.STD_MAP:
+        return 255 * estimate_noise_std(image.to_srgb().pixels) if given is None else given
+    if given is not None:
+        raise UsageError("this model finds the noise by itself; leave out --noise")
+    return None
+
+
+def _mosaic_noise(image: Image) -> NoiseProfile:
+    """Return the file's profile where the picture does not speak against it, else an estimate."""
+    shot, read = estimate_noise_profile(image.pixels)
+    estimate = NoiseProfile(max(shot, _LEAST_SHOT), read)
+    stated = image.metadata.noise
+    if stated is None or stated.shot <= 0:
+        return estimate
+    clipped = (image.pixels <= 0).float().mean().item()
+    negative = (image.pixels < 0).float().mean().item()
+    if clipped > _CLIPPED_SHARE and negative == 0:
+        return stated
+    level = image.pixels.mean().clamp_min(0).item()
+    ratio = _deviation(stated, level) / max(_deviation(estimate, level), 1e-12)
+    return stated if 1 / _TRUSTED_RATIO <= ratio <= _TRUSTED_RATIO else estimate
+
+
+def _deviation(noise: NoiseProfile, level: float) -> float:
+    return float((noise.shot * level + noise.read**2) ** 0.5)
+
+
+def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> Domain:
+    """Bring a picture into the domain of a card.
+
+    A mosaic is stabilised by the generalised Anscombe transform and scaled so that black is 0 and
+    white 1; a colour network then sees (R, G1, B) and (R, G2, B). Its restored values are means of
+    stabilised ones, so the way back is the unbiased inverse.
+
+    Args:
+        image: the picture, or the part of it that is restored.
+        card: of the model.
+        noise: from measure_noise.
+
+    Raises:
+        UsageError: the model cannot take pictures of this layout.
+    """
+    passes = _passes(image.layout, card)
+    if isinstance(noise, NoiseProfile):
+        return _stabilised(image, noise, passes)
+    noise_std = None if noise is None else noise / 255
+    if image.transfer.value == card.transfer:
+        return Domain(image.pixels, noise_std, passes, image)
+    if image.transfer is Transfer.LINEAR:
+        return Domain(linear_to_srgb(image.pixels), noise_std, passes, image, srgb_to_linear)
+    return Domain(srgb_to_linear(image.pixels), noise_std, passes, image, linear_to_srgb)
+
+
+def _passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ...]:
+    """Return which planes of a picture go through the network together."""
+    planes = range(_PLANES[layout])
+    if card.layout == layout.value:
+        return (tuple(planes),)
+    if card.layout == Layout.GRAY.value:
+        return tuple((plane,) for plane in planes)
+    try:
+        return _BORROWED[layout, Layout(card.layout)]
+    except KeyError:
+        raise UsageError(
+            f"{card.name} restores {card.layout} pictures, not {layout.value}; choose another model"
+        ) from None
+
+
+def _stabilised(image: Image, noise: NoiseProfile, passes: tuple[tuple[int, ...], ...]) -> Domain:
+    black, white = anscombe(torch.tensor([0.0, 1.0]), noise.shot, noise.read).tolist()
+    scale = white - black
+    values = torch.stack([anscombe(plane, noise.shot, noise.read) for plane in image.pixels])
+    values.sub_(black).div_(scale)
+
+    def decode(plane: Tensor) -> Tensor:
+        return anscombe_inverse_unbiased(plane * scale + black, noise.shot, noise.read)
+
+    return Domain(values, 1 / scale, passes, image, decode)

@@ -1,0 +1,148 @@
+"""Restore one picture in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from restorekit.engine.domain import enter, measure_noise
+from restorekit.engine.inference import Inference
+from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.errors import UsageError
+from restorekit.hub import LoadedModel
+from restorekit.image import Image, Layout, NoiseProfile
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """Say how pictures are restored.
+
+    Attributes:
+        model: bundled name, folder or Hub repository; None for the model of the task.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto, bfloat16, float16 or float32.
+        tile: largest side of a tile in pixels; None to choose it from free memory.
+        noise: deviation in steps of 0..255, the profile of a RAW picture, or None to measure it.
+        strength: 0 gives the input back, 1 is the full effect.
+        crop: x, y, width and height, in pixels of the upright picture, of the part to restore.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    tile: int | None = None
+    noise: float | NoiseProfile | None = None
+    strength: float = 1.0
+    crop: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UsageError: one is.
+        """
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"the strength {self.strength} is not between 0 and 1")
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"a tile has at least one pixel, not {self.tile}")
+        if isinstance(self.noise, float | int) and not 0 <= self.noise <= 255:
+            raise UsageError(f"the noise {self.noise} is not between 0 and 255")
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """Say how a picture was restored.
+
+    Attributes:
+        device: where the network ran.
+        dtype: precision of its inner values.
+        tile: largest side of a tile.
+        fallbacks: what had to give way, in plain words.
+        noise: what the network was told: steps of 0..255, or the profile of a RAW picture.
+        seconds_model: time in the network and its tiles.
+    """
+
+    device: str
+    dtype: str
+    tile: int
+    fallbacks: tuple[str, ...]
+    noise: float | NoiseProfile | None
+    seconds_model: float
+
+
+_DEFAULTS = RestoreOptions()
+_SILENT = SilentReporter()
+
+
+def restore_image(
+    image: Image,
+    model: LoadedModel,
+    options: RestoreOptions = _DEFAULTS,
+    reporter: Reporter = _SILENT,
+) -> tuple[Image, RestoreReport]:
+    """Restore a picture and keep its transfer, layout, alpha and metadata.
+
+    Noise is measured on the whole picture, whatever the crop. Of an RGB or grey picture the crop is
+    returned; a mosaic comes back whole, restored inside the crop alone, since only a whole mosaic
+    can be developed.
+
+    Args:
+        image: RGB, grey, or the packed planes of a mosaic.
+        model: network and card; the network moves to the device.
+        options: how; its model is not looked at.
+        reporter: told of the tiles.
+
+    Raises:
+        UsageError: the model, the noise or the crop does not fit the picture.
+        UnavailableError: the named device is not there.
+        MemoryExhaustedError: memory ran out after every fallback.
+    """
+    network = model.model
+    inference = Inference(network, options.device, options.dtype, options.tile, reporter)
+    noise = measure_noise(image, network.spec, options.noise)
+    x, y, width, height = stored_part(image, options.crop)
+    part = image.crop(x, y, width, height)
+    domain = enter(part, model.card, noise)
+    results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
+    pixels = domain.leave(results)
+    if options.strength < 1:
+        pixels = torch.lerp(part.pixels, pixels, options.strength)
+    report = RestoreReport(
+        device=str(inference.device),
+        dtype=str(inference.dtype).removeprefix("torch."),
+        tile=inference.tile,
+        fallbacks=inference.fallbacks,
+        noise=noise,
+        seconds_model=inference.seconds,
+    )
+    if options.crop is None or image.layout is not Layout.BAYER:
+        return part.with_pixels(pixels), report
+    mosaic = image.pixels.clone()
+    mosaic[:, y : y + height, x : x + width] = pixels
+    return image.with_pixels(mosaic), report
+
+
+def stored_part(image: Image, crop: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of a crop of the upright picture in the stored planes."""
+    if crop is None:
+        return 0, 0, image.width, image.height
+    scale = 2 if image.layout is Layout.BAYER else 1
+    stored = image.width * scale, image.height * scale
+    turned = image.metadata.orientation >= 5
+    upright = stored[::-1] if turned else stored
+    x, y, width, height = crop
+    if min(x, y) < 0 or x + width > upright[0] or y + height > upright[1]:
+        name = image.metadata.path or "the picture"
+        raise UsageError(
+            f"{name}: the crop {x},{y},{width},{height} does not lie inside "
+            f"its {upright[0]} x {upright[1]} pixels"
+        )
+    if turned:
+        x, y, width, height = y, x, height, width
+    if image.metadata.orientation in (2, 3, 7, 8):
+        x = stored[0] - x - width
+    if image.metadata.orientation in (3, 4, 6, 7):
+        y = stored[1] - y - height
+    right, bottom = -(-(x + width) // scale), -(-(y + height) // scale)
+    return x // scale, y // scale, right - x // scale, bottom - y // scale

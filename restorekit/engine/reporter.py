@@ -1,0 +1,35 @@
+"""How a loop tells the outside world how far it is."""
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Receive progress; silent by default, drawn by the command line."""
+
+    def start(self, total: int, description: str) -> None:
+        """Begin a piece of work of so many steps."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Count finished steps."""
+
+    def note(self, message: str) -> None:
+        """Say one line that the user should read."""
+
+    def finish(self) -> None:
+        """End the piece of work."""
+
+
+class SilentReporter:
+    """Say nothing."""
+
+    def start(self, total: int, description: str) -> None:
+        """Ignore the start."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Ignore the steps."""
+
+    def note(self, message: str) -> None:
+        """Ignore the line."""
+
+    def finish(self) -> None:
+        """Ignore the end."""

@@ -1,0 +1,31 @@
+"""Models by reference: a bundled name, a model folder, or a pinned Hugging Face Hub repository."""
+
+from restorekit.hub.card import ModelCard
+from restorekit.hub.store import (
+    LoadedModel,
+    bundled_cards,
+    fetch,
+    find_card,
+    import_checkpoint,
+    load_model,
+    locate,
+    push_model,
+    save_model,
+    verify,
+    weights_folder,
+)
+
+__all__ = [
+    "LoadedModel",
+    "ModelCard",
+    "bundled_cards",
+    "fetch",
+    "find_card",
+    "import_checkpoint",
+    "load_model",
+    "locate",
+    "push_model",
+    "save_model",
+    "verify",
+    "weights_folder",
+]

@@ -1,0 +1,171 @@
+"""Finished pictures: PNG, JPEG, TIFF, WebP and the 8-bit formats that Pillow knows.
+
+PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more; Pillow codes the
+rest. Pixels stay in stored order, with the orientation in the metadata, and count as sRGB-encoded.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageFile
+
+from restorekit.errors import DecodeError
+from restorekit.image import Image, Layout, Metadata
+from restorekit.io.metadata import ORIENTATION, carried, new_exif, short, with_exif
+from restorekit.io.png import SIGNATURE, read_png, write_png
+from restorekit.io.samples import FIRST_ONLY, check_size, from_image, to_image
+from restorekit.io.tiff import SIGNATURES, read_tiff, write_tiff
+
+READ_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
+    + (".pcx", ".qoi")
+)
+
+_PILLOW_FORMATS = ("JPEG", "WEBP", "GIF", "BMP", "PPM", "PCX", "QOI")
+_PILLOW_MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "RGBX": "RGB",
+}
+_JPEG_EXIF_LIMIT, _JPEG_XMP_LIMIT = 65533, 65504
+
+_pillow_settings = threading.Lock()
+
+
+def read_rgb(path: Path, *, max_megapixels: float = 300.0) -> Image:
+    """Read a finished picture by its content, whatever its suffix.
+
+    Returns:
+        RGB or GRAY, sRGB-encoded in [0, 1]; floating point of a TIFF is as stored.
+
+    Raises:
+        DecodeError: a kind of picture that is not supported, or too large.
+        Exception: whatever a codec raises on a damaged file.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head == SIGNATURE:
+        return read_png(path, max_megapixels)
+    if head.startswith(SIGNATURES):
+        return read_tiff(path, max_megapixels)
+    return _read_pillow(path, max_megapixels)
+
+
+def write_rgb(image: Image, path: Path, format: str, *, strip: str, quality: int) -> list[str]:
+    """Write an RGB or GRAY picture as png, jpg, tiff, webp, bmp or ppm; return what was lost.
+
+    Depth is that of the metadata, as far as the format can hold it. Linear pictures are encoded.
+    """
+    grey = image.layout is Layout.GRAY and format != "webp"
+    metadata = carried(image.metadata, strip, grey=grey)
+    image = replace(image.to_srgb(), metadata=replace(metadata, warnings=()))
+    notes = list(metadata.warnings)
+    if format == "png":
+        notes += write_png(image, path)
+    elif format == "tiff":
+        notes += write_tiff(image, path)
+    else:
+        notes += _write_pillow(image, path, format, quality)
+    return notes
+
+
+def _read_pillow(path: Path, max_megapixels: float) -> Image:
+    with _open_pillow(path) as picture:
+        check_size(path, picture.width, picture.height, max_megapixels)
+        deep = any(
+            tile.codec_name == "ppm" and isinstance(tile.args, tuple) and tile.args[1] > 255
+            for tile in picture.tile
+        )
+        if picture.mode not in _PILLOW_MODES or deep:
+            raise DecodeError(
+                f"{path}: {picture.format} pictures of the kind {picture.mode} are not supported; "
+                "convert it to RGB, or to PNG or TIFF for more than 8 bits, first"
+            )
+        mode = _PILLOW_MODES[picture.mode]
+        if "transparency" in picture.info and not mode.endswith("A"):
+            mode += "A"
+        if picture.format in ("JPEG", "MPO") and not _jpeg_ends(path):
+            raise DecodeError(f"{path}: the file is damaged or cut off: its end is missing")
+        samples = np.atleast_3d(np.asarray(picture.convert(mode)))
+        metadata = Metadata(
+            path=path,
+            icc_profile=picture.info.get("icc_profile"),
+            xmp=picture.info.get("xmp"),
+            warnings=(FIRST_ONLY,) if getattr(picture, "is_animated", False) else (),
+        )
+        metadata = with_exif(metadata, picture.info.get("exif"))
+    return to_image(samples, 255, mode.endswith("A"), metadata)
+
+
+@contextmanager
+def _open_pillow(path: Path) -> Iterator[PIL.ImageFile.ImageFile]:
+    """Open without Pillow's own limit of pixels and its warnings, for check_size follows."""
+    with _pillow_settings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            picture = PIL.Image.open(path, formats=_PILLOW_FORMATS)
+        except PIL.UnidentifiedImageError:
+            raise DecodeError(f"{path}: this is no picture in a known format") from None
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+    with picture:
+        yield picture
+
+
+def _jpeg_ends(path: Path) -> bool:
+    """Say whether the first picture of a JPEG file has its end marker.
+
+    Files whose rest is zeros, as interrupted transfers leave them, decode without an error.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+            at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+        return data.find(b"\xff\xd9", at) >= 0
+
+
+def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[str]:
+    metadata, notes = image.metadata, []
+    name = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP", "ppm": "PPM"}[format]
+    if metadata.bit_depth > 8:
+        notes.append(f"{name} holds 8 bits a sample: the picture had {metadata.bit_depth}")
+    if image.alpha is not None and format != "webp":
+        notes.append(f"{name} holds no transparency: it was left out")
+    exif, xmp, settings = metadata.exif, metadata.xmp, dict[str, Any]()
+    if format == "jpg":
+        settings = {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
+        if exif and len(exif) + 6 > _JPEG_EXIF_LIMIT:
+            notes.append("the EXIF block is too long for JPEG and was left out")
+            turned = metadata.orientation != 1
+            exif = new_exif({ORIENTATION: short(metadata.orientation)}) if turned else None
+        if xmp and len(xmp) > _JPEG_XMP_LIMIT:
+            notes.append("the XMP packet is too long for JPEG and was left out")
+            xmp = None
+    elif format == "webp":
+        settings = {"quality": quality, "exact": True}
+    elif exif or xmp or metadata.icc_profile:
+        notes.append(f"{name} holds no EXIF, XMP and ICC profile: they were left out")
+    if format in ("jpg", "webp"):
+        carried_on = {"icc_profile": metadata.icc_profile, "xmp": xmp}
+        settings |= {key: value for key, value in carried_on.items() if value}
+        if exif:
+            settings["exif"] = b"Exif\0\0" + exif
+    samples = from_image(image, 8, alpha=format == "webp")
+    PIL.Image.fromarray(samples).save(path, name, **settings)
+    return notes

@@ -1,0 +1,27 @@
+"""Networks: one architecture family per file, found through the registry."""
+
+from restorekit.models import kbnet as kbnet
+from restorekit.models import kbnet_l as kbnet_l
+from restorekit.models.registry import (
+    Architecture,
+    Batch,
+    ModelSpec,
+    NoiseInput,
+    RestorationModel,
+    Tiling,
+    architectures,
+    create_model,
+    register_model,
+)
+
+__all__ = [
+    "Architecture",
+    "Batch",
+    "ModelSpec",
+    "NoiseInput",
+    "RestorationModel",
+    "Tiling",
+    "architectures",
+    "create_model",
+    "register_model",
+]

@@ -1,0 +1,158 @@
+"""The parts of KBNet's blocks: norm, branches, kernel bases and their coefficients.
+
+KBNet (Zhang et al., 2023), Section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restorekit.models.pooling import PooledStatistic
+from restorekit.ops.kernel_basis import kernel_basis_attention
+
+START_SCALE = 1e-2
+
+
+class LayerNorm(nn.Module):
+    """Normalise every pixel over its channels, eps 1e-6."""
+
+    def __init__(self, channels: int) -> None:
+        """Start as the plain normalisation."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, C, H, W) features of zero mean and unit variance over C."""
+        pixels = features.permute(0, 2, 3, 1)
+        normal = F.layer_norm(pixels, pixels.shape[-1:], self.weight, self.bias, 1e-6)
+        return normal.permute(0, 3, 1, 2)
+
+
+class ScaledConv(nn.Conv2d):
+    """Convolve, and scale every output channel by a learned factor."""
+
+    def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return scale * conv(input); the scale (C) is folded into the weights."""
+        factor = torch.ones_like(self.weight[:, 0, 0, 0]) if scale is None else scale
+        bias = None if self.bias is None else self.bias * factor
+        return F.conv2d(input, self.weight * factor.view(-1, 1, 1, 1), bias)
+
+
+class KernelBasis(nn.Module):
+    """Hold N grouped 3x3 kernels and apply them by per-pixel coefficients."""
+
+    def __init__(self, channels: int, count: int, group: int) -> None:
+        """Draw the bases as the published code does, uniform within 1/sqrt of the fan-in."""
+        super().__init__()
+        bound = (group * 9) ** -0.5
+        self.bases = nn.Parameter(torch.empty(count, channels, group, 3, 3).uniform_(-bound, bound))
+        self.biases = nn.Parameter(torch.zeros(count, channels))
+        self.scale = nn.Parameter(torch.full((channels,), START_SCALE))
+
+    def forward(self, values: Tensor, coefficients: Tensor) -> Tensor:
+        """Return scale * KBA(values) + values.
+
+        Args:
+            values: (B, C, H, W).
+            coefficients: (B, N, H, W).
+        """
+        scale = self.scale.view(1, -1)
+        mixed = kernel_basis_attention(
+            values, coefficients, self.bases * scale[..., None, None, None], self.biases * scale
+        )
+        return mixed + values
+
+    def extra_macs(self, values: Tensor, coefficients: Tensor) -> int:
+        """Return the multiplications of fusing, applying and biasing, as the paper orders them."""
+        pixels = values.shape[0] * values.shape[2] * values.shape[3]
+        count, channels, group = self.bases.shape[:3]
+        return int(pixels * channels * (count * group * 9 + group * 9 + count))
+
+
+class Coefficients(nn.Module):
+    """Predict the weight of every kernel basis at every pixel."""
+
+    def __init__(self, channels: int, count: int, hidden: int) -> None:
+        """Join a gated 3x3 branch and a 1x1 branch."""
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, hidden, 3, padding=1, groups=hidden)
+        self.mix = ScaledConv(hidden // 2, count, 1)
+        self.point = nn.Conv2d(channels, count, 1)
+        self.scale = nn.Parameter(torch.full((count,), START_SCALE))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, N, H, W) coefficients of (B, C, H, W) features."""
+        spatial: Tensor = self.mix(simple_gate(self.spatial(features)), self.scale)
+        point: Tensor = self.point(features)
+        return spatial + point
+
+
+class ChannelAttention(nn.Module):
+    """Weigh channels by a 1x1 convolution of their global means."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        """Map the means of channels to out_channels weights."""
+        super().__init__()
+        self.pool = PooledStatistic()
+        self.mix = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, out_channels, 1, 1) weights."""
+        weights: Tensor = self.mix(self.pool(features.mean((2, 3), keepdim=True)))
+        return weights
+
+
+def simple_gate(features: Tensor) -> Tensor:
+    """Return the product of the two halves of the channels."""
+    first, second = features.chunk(2, 1)
+    return first * second
+
+
+class KBBlock(nn.Module):
+    """Fuse depthwise, channel-attention and kernel-basis branches, then a gated feed-forward."""
+
+    def __init__(self, channels: int, bases: int, lightweight: bool, ffn_scale: float) -> None:
+        """Build the block; without bases the values pass unchanged."""
+        super().__init__()
+        size, groups = (3, channels) if lightweight else (5, channels // 4)
+        self.norm1 = LayerNorm(channels)
+        self.spatial = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.Conv2d(channels, channels, size, padding=size // 2, groups=groups),
+        )
+        self.attention = ChannelAttention(channels, channels)
+        self.values = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        )
+        self.coefficients = Coefficients(channels, bases, min(channels, 32)) if bases else None
+        self.kernels = KernelBasis(channels, bases, 4) if bases else None
+        self.project = ScaledConv(channels, channels, 1)
+        self.beta = nn.Parameter(torch.full((channels,), START_SCALE))
+        self.norm2 = LayerNorm(channels)
+        hidden = int(channels * ffn_scale)
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.reduce = ScaledConv(hidden // 2, channels, 1)
+        self.gamma = nn.Parameter(torch.full((channels,), START_SCALE))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, C, H, W) features."""
+        normal = self.norm1(features)
+        values: Tensor = self.values(normal)
+        if self.kernels is not None and self.coefficients is not None:
+            values = self.kernels(values, self.coefficients(normal))
+        fused = values * self.spatial(normal) * self.attention(normal)
+        projected: Tensor = self.project(fused, self.beta)
+        fused = features + projected
+        gated = simple_gate(self.expand(self.norm2(fused)))
+        widened: Tensor = self.reduce(gated, self.gamma)
+        return fused + widened
+
+
+def pad(picture: Tensor, multiple: int, mode: str) -> Tensor:
+    """Extend the right and the bottom of a (B, C, H, W) picture to multiples by an F.pad mode."""
+    height, width = picture.shape[2:]
+    return F.pad(picture, (0, -width % multiple, 0, -height % multiple), mode)

@@ -1,0 +1,211 @@
+"""KBNet_s and the compact kbnet_xs: U-shaped restoration with kernel basis attention.
+
+KBNet (Zhang et al., 2023): Section 3.2 for the block, Section 4.1 for the network. The compact
+family works at half resolution behind a pixel-unshuffled stem and gives kernel basis attention to
+the last block of every stage, with fewer bases, so that a CPU can afford it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restorekit.models.blocks import KBBlock, pad
+from restorekit.models.registry import (
+    ModelSpec,
+    NoiseInput,
+    RestorationModel,
+    Tiling,
+    register_model,
+)
+
+
+@dataclass(frozen=True)
+class KBNetSConfig:
+    """Describe KBNet_s; the defaults are the published Gaussian denoiser.
+
+    Attributes:
+        channels: planes of the picture, 3 for colour and 1 for grey.
+        width: channels of the first level; they double at every level.
+        encoder_blocks: blocks of each encoder level.
+        middle_blocks: blocks of the lowest level.
+        decoder_blocks: blocks of each decoder level, lowest first.
+        bases: kernel bases of every block.
+        lightweight: 3x3 depthwise instead of 5x5 grouped spatial branch (SIDD, SenseNoise).
+        ffn_scale: channels of the feed-forward part, relative to its input.
+    """
+
+    channels: int = 3
+    width: int = 64
+    encoder_blocks: tuple[int, ...] = (2, 2, 4, 8)
+    middle_blocks: int = 12
+    decoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bases: int = 32
+    lightweight: bool = False
+    ffn_scale: float = 2.0
+
+
+@dataclass(frozen=True)
+class KBNetXSConfig:
+    """Describe the compact family.
+
+    Attributes:
+        channels: planes of the picture.
+        width: channels of the first level, at half the picture's size; they double at every level.
+        encoder_blocks: blocks of each encoder level.
+        middle_blocks: blocks of the lowest level.
+        decoder_blocks: blocks of each decoder level, lowest first.
+        bases: kernel bases in the last block of a stage, for each level from the top; 0 for none.
+        noise_map: whether a plane with the noise deviation is an input.
+    """
+
+    channels: int = 3
+    width: int = 32
+    encoder_blocks: tuple[int, ...] = (1, 2, 2)
+    middle_blocks: int = 3
+    decoder_blocks: tuple[int, ...] = (2, 2, 2)
+    bases: tuple[int, ...] = (0, 8, 8, 16)
+    noise_map: bool = True
+
+
+class _GatedUNet(nn.Module):
+    """Run stages of KBBlocks in a U-shape with additive skips."""
+
+    def __init__(
+        self,
+        width: int,
+        encoder_blocks: tuple[int, ...],
+        middle_blocks: int,
+        decoder_blocks: tuple[int, ...],
+        stage: Callable[[int, int, int], nn.Sequential],
+    ) -> None:
+        """Build every stage by stage(level, channels, blocks)."""
+        super().__init__()
+        levels = len(encoder_blocks)
+        widths = [width << level for level in range(levels + 1)]
+        self.encoders = nn.ModuleList(
+            stage(level, widths[level], blocks) for level, blocks in enumerate(encoder_blocks)
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, 2) for c in widths[:-1])
+        self.middle = stage(levels, widths[-1], middle_blocks)
+        self.ups = nn.ModuleList(nn.Conv2d(c, 2 * c, 1, bias=False) for c in widths[:0:-1])
+        self.decoders = nn.ModuleList(
+            stage(levels - 1 - index, widths[levels - 1 - index], blocks)
+            for index, blocks in enumerate(decoder_blocks)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            features = encoder(features)
+            skips.append(features)
+            features = down(features)
+        features = self.middle(features)
+        for up, decoder in zip(self.ups, self.decoders, strict=True):
+            features = decoder(F.pixel_shuffle(up(features), 2) + skips.pop())
+        return features
+
+
+@register_model(
+    "kbnet_s",
+    KBNetSConfig,
+    tiny=KBNetSConfig(
+        width=8, encoder_blocks=(1, 1), middle_blocks=1, decoder_blocks=(1, 1), bases=4
+    ),
+)
+class KBNetS(RestorationModel):
+    """The published denoiser, a plain U-shape of KBBlocks with residual output."""
+
+    def __init__(self, config: KBNetSConfig) -> None:
+        """Build the network with fresh weights."""
+        super().__init__()
+
+        def stage(level: int, channels: int, blocks: int) -> nn.Sequential:
+            return nn.Sequential(
+                *(
+                    KBBlock(channels, config.bases, config.lightweight, config.ffn_scale)
+                    for _ in range(blocks)
+                )
+            )
+
+        self.config = config
+        self.spec = ModelSpec(
+            in_channels=config.channels,
+            out_channels=config.channels,
+            multiple_of=1 << len(config.encoder_blocks),
+            overlap=64,
+            tiling=Tiling.APPROXIMATE,
+            tolerance=5 / 255,
+        )
+        self.stem = nn.Conv2d(config.channels, config.width, 3, padding=1)
+        self.body = _GatedUNet(
+            config.width, config.encoder_blocks, config.middle_blocks, config.decoder_blocks, stage
+        )
+        self.tail = nn.Conv2d(config.width, config.channels, 3, padding=1)
+
+    def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        """Return the restored picture; noise_std is not used."""
+        padded = pad(degraded, self.spec.multiple_of, "constant")
+        residual: Tensor = self.tail(self.body(self.stem(padded)))
+        return degraded + residual[..., : degraded.shape[2], : degraded.shape[3]]
+
+
+@register_model(
+    "kbnet_xs",
+    KBNetXSConfig,
+    tiny=KBNetXSConfig(
+        width=8,
+        encoder_blocks=(1, 1),
+        middle_blocks=1,
+        decoder_blocks=(1, 1),
+        bases=(0, 4, 4),
+    ),
+)
+class KBNetXS(RestorationModel):
+    """The compact denoiser for CPUs: KBBlocks at half resolution, told how strong the noise is."""
+
+    def __init__(self, config: KBNetXSConfig) -> None:
+        """Build the network with fresh weights."""
+        super().__init__()
+
+        def stage(level: int, channels: int, blocks: int) -> nn.Sequential:
+            bases = [0] * (blocks - 1) + [config.bases[level]]
+            return nn.Sequential(*(KBBlock(channels, count, True, 2.0) for count in bases))
+
+        self.config = config
+        self.spec = ModelSpec(
+            in_channels=config.channels,
+            out_channels=config.channels,
+            multiple_of=2 << len(config.encoder_blocks),
+            overlap=48,
+            noise_input=NoiseInput.STD_MAP if config.noise_map else NoiseInput.NONE,
+            tiling=Tiling.APPROXIMATE,
+            tolerance=5 / 255,
+        )
+        planes = config.channels + config.noise_map
+        self.stem = nn.Conv2d(4 * planes, config.width, 3, padding=1)
+        self.body = _GatedUNet(
+            config.width, config.encoder_blocks, config.middle_blocks, config.decoder_blocks, stage
+        )
+        self.tail = nn.Conv2d(config.width, 4 * config.channels, 3, padding=1)
+
+    def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        """Return the restored picture.
+
+        Raises:
+            ValueError: the network was trained with a noise map and none is given.
+        """
+        planes = degraded
+        if self.config.noise_map:
+            if noise_std is None:
+                raise ValueError("this network needs the noise deviation of its input")
+            planes = torch.cat((degraded, noise_std.expand_as(degraded[:, :1])), 1)
+        packed = F.pixel_unshuffle(pad(planes, self.spec.multiple_of, "replicate"), 2)
+        packed = packed.contiguous(memory_format=torch.channels_last)
+        residual = F.pixel_shuffle(self.tail(self.body(self.stem(packed))), 2)
+        return degraded + residual[..., : degraded.shape[2], : degraded.shape[3]]

@@ -1,0 +1,1 @@
+"""Pure tensor functions, one operation per file."""

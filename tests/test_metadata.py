@@ -1,0 +1,259 @@
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import PIL.ExifTags
+import PIL.Image
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ImageCms
+
+from restorekit.errors import UsageError
+from restorekit.image import Image, Layout, Metadata, Transfer
+from restorekit.io import read_image, write_image
+from restorekit.io.metadata import carried, edit_exif, exif_of_tiff, with_exif
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+PLACE = ((48.0, 51.0, 29.99), b"\x02\x03\x00\x00")
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="48,51N" '
+    b"xmp:Rating='5'><exif:GPSLongitude>2,17E</exif:GPSLongitude></rdf:Description></x:xmpmeta>"
+)
+FORMATS = ("png", "jpg", "tiff", "webp")
+
+
+def exif_block(order: str = "<", orientation: int | None = 6) -> bytes:
+    exif = PIL.Image.Exif()
+    exif.endian = order
+    exif[271], exif[272], exif[315] = "Nikon", "D90 long name", "Zoe"
+    if orientation:
+        exif[274] = orientation
+    shot = exif.get_ifd(34665)
+    shot[33434], shot[34855], shot[36867] = 1 / 125, 800, "2020:01:02 03:04:05"
+    shot[37500] = b"maker's secrets"
+    shot[37386] = 35.5
+    gps = exif.get_ifd(34853)
+    gps[0], gps[1], gps[2] = PLACE[1], "N", PLACE[0]
+    return exif.tobytes()[6:]
+
+
+def parsed(block: bytes) -> PIL.Image.Exif:
+    exif = PIL.Image.Exif()
+    exif.load(b"Exif\0\0" + block)
+    return exif
+
+
+def picture(**fields: Any) -> Image:
+    pixels = torch.linspace(0, 1, 3 * 5 * 7).reshape(3, 5, 7)
+    return Image(pixels, Transfer.SRGB, Layout.RGB, Metadata(**fields))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_fields_come_from_the_exif_block(order: str) -> None:
+    metadata = with_exif(Metadata(), b"Exif\0\0" + exif_block(order))
+    assert metadata.exif == exif_block(order)
+    assert (metadata.make, metadata.model, metadata.orientation) == ("Nikon", "D90 long name", 6)
+    assert metadata.iso == 800
+    assert metadata.exposure_time == pytest.approx(1 / 125)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", FORMATS)
+def test_orientation_exif_xmp_and_icc_survive(
+    tmp_path: Path, format: str, orientation: int
+) -> None:
+    order = "<" if orientation % 2 else ">"
+    path = tmp_path / f"a.{format}"
+    source = picture(
+        exif=exif_block(order), orientation=orientation, xmp=XMP, icc_profile=SRGB, iso=1.0
+    )
+    assert write_image(source, path) == []
+    metadata = read_image(path).metadata
+    assert metadata.warnings == ()
+    assert metadata.orientation == orientation
+    assert (metadata.icc_profile, metadata.xmp) == (SRGB, XMP)
+    assert (metadata.make, metadata.iso) == ("Nikon", 800)
+    with PIL.Image.open(path) as opened:
+        exif = opened.getexif()
+        assert exif[274] == orientation
+        assert exif[315] == "Zoe"
+        assert exif.get_ifd(34665)[36867] == "2020:01:02 03:04:05"
+        assert float(exif.get_ifd(34665)[37386]) == pytest.approx(35.5)
+        assert exif.get_ifd(34853)[2] == pytest.approx(PLACE[0])
+        assert opened.info["icc_profile"] == SRGB
+        assert (37500 in exif.get_ifd(34665)) == (format != "tiff")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_strip_gps_leaves_no_trace_of_the_place(tmp_path: Path, format: str, order: str) -> None:
+    path = tmp_path / f"a.{format}"
+    source = picture(exif=exif_block(order), orientation=6, xmp=XMP, icc_profile=SRGB)
+    assert write_image(source, path, strip="gps") == []
+    metadata = read_image(path).metadata
+    assert metadata.exif is not None
+    assert metadata.xmp is not None
+    exif = parsed(metadata.exif)
+    assert not exif.get_ifd(34853)
+    assert exif.get_ifd(34665)[36867] == "2020:01:02 03:04:05"
+    latitude = struct.pack(order + "IIII", 48, 1, 51, 1)
+    assert latitude in exif_block(order)
+    assert latitude not in path.read_bytes()
+    assert b"GPS" not in metadata.xmp
+    assert b"xmp:Rating='5'" in metadata.xmp
+    assert metadata.icc_profile == SRGB
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("orientation", [1, 8])
+def test_strip_all_keeps_orientation_and_icc(tmp_path: Path, format: str, orientation: int) -> None:
+    path = tmp_path / f"a.{format}"
+    source = picture(exif=exif_block(), orientation=orientation, xmp=XMP, icc_profile=SRGB)
+    assert write_image(source, path, strip="all") == []
+    metadata = read_image(path).metadata
+    assert (metadata.orientation, metadata.icc_profile) == (orientation, SRGB)
+    assert metadata.xmp is None
+    assert metadata.make is None
+    assert b"Nikon" not in path.read_bytes()
+    if metadata.exif is not None:
+        assert dict(parsed(metadata.exif)) == {274: orientation}
+
+
+def test_a_turned_picture_loses_the_old_orientation() -> None:
+    turned = carried(Metadata(exif=exif_block(">", 6), orientation=1), "none", grey=False)
+    assert turned.exif is not None
+    exif = parsed(turned.exif)
+    assert exif[274] == 1
+    assert exif.get_ifd(34665)[37500] == b"maker's secrets"
+
+
+def test_an_orientation_is_added_where_the_exif_states_none() -> None:
+    block = exif_block(">", None)
+    assert edit_exif(block, 1) == block
+    edited = parsed(edit_exif(block, 3))
+    assert edited[274] == 3
+    assert edited[272] == "D90 long name"
+    assert edited.get_ifd(34853)[2] == pytest.approx(PLACE[0])
+
+
+def test_a_thumbnail_directory_stays_linked() -> None:
+    ifd1 = struct.pack("<HHHI4sI", 1, 259, 3, 1, b"\6\0\0\0", 0)
+    main = struct.pack("<HHHI4sI", 1, 274, 3, 1, b"\1\0\0\0", 26)
+    block = b"II*\0" + struct.pack("<I", 8) + main + ifd1
+    assert parsed(edit_exif(block, 5)).get_ifd(PIL.ExifTags.IFD.IFD1)[259] == 6
+
+
+def test_maker_notes_and_interoperability_are_not_moved() -> None:
+    rebuilt = exif_of_tiff(exif_block(">"))
+    assert rebuilt is not None
+    before, after = parsed(exif_block(">")), parsed(rebuilt)
+    assert 37500 not in after.get_ifd(34665)
+    assert after[272] == before[272]
+    assert after.get_ifd(34853) == before.get_ifd(34853)
+    assert {k: v for k, v in before.get_ifd(34665).items() if k != 37500} == after.get_ifd(34665)
+
+
+@pytest.mark.parametrize("block", [b"", b"Exif", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff"])
+def test_a_damaged_exif_block_is_a_warning(tmp_path: Path, block: bytes) -> None:
+    assert with_exif(Metadata(), block).exif is None
+    assert len(with_exif(Metadata(), block).warnings) == (block != b"")
+    for format in FORMATS:
+        source = picture(exif=block, orientation=3)
+        assert len(write_image(source, tmp_path / f"a.{format}")) == (block != b"")
+        assert read_image(tmp_path / f"a.{format}").metadata.orientation == 3
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_damage_to_the_block_escapes_as_an_exception(data: st.DataObject) -> None:
+    block = bytearray(exif_block(data.draw(st.sampled_from("<>"))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        block[data.draw(st.integers(4, len(block) - 1))] = data.draw(st.integers(0, 255))
+    block = block[: data.draw(st.integers(0, len(block)))]
+    for strip in ("none", "gps", "all"):
+        metadata = with_exif(Metadata(), bytes(block))
+        written = carried(replace(metadata, orientation=4), strip, grey=False)
+        assert written.exif is not None
+        assert with_exif(Metadata(), written.exif).orientation == 4
+
+
+def test_xmp_that_still_speaks_of_positions_is_dropped() -> None:
+    xmp = b"<rdf:li exif:GPS><b/></rdf:li>"
+    left = carried(Metadata(xmp=xmp), "gps", grey=False)
+    assert left.xmp is None
+    assert len(left.warnings) == 1
+    assert carried(Metadata(xmp=xmp), "none", grey=False).xmp == xmp
+
+
+def test_a_profile_of_other_colours_is_dropped_with_a_warning() -> None:
+    left = carried(Metadata(icc_profile=SRGB), "none", grey=True)
+    assert left.icc_profile is None
+    assert "ICC" in left.warnings[0]
+
+
+def test_an_unknown_strip_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="none, gps, all"):
+        write_image(picture(), tmp_path / "a.png", strip="some")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_too_long_for_jpeg_is_a_warning(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[270] = "x" * 70000
+    block = exif.tobytes()[6:]
+    path = tmp_path / "a.jpg"
+    warnings = write_image(picture(exif=block, orientation=6, xmp=b"x" * 70000), path)
+    assert len(warnings) == 2
+    assert read_image(path).metadata.orientation == 6
+    assert write_image(picture(exif=block, orientation=6), tmp_path / "a.png") == []
+
+
+def _text_chunk(save: Callable[[PIL.Image.Image, io.BytesIO], None]) -> bytes:
+    stream = io.BytesIO()
+    save(PIL.Image.new("RGB", (3, 2)), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_png_text_chunks_are_read(tmp_path: Path, packed: bool) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    block = b"Exif\0\0" + exif_block()
+    profile = f"\nexif\n{len(block):8d}\n{block.hex()}\n"
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=packed)
+    info.add_text("Raw profile type exif", profile, zip=packed)
+    path = tmp_path / "a.png"
+    path.write_bytes(_text_chunk(lambda image, stream: image.save(stream, "PNG", pnginfo=info)))
+    metadata = read_image(path).metadata
+    assert (metadata.xmp, metadata.exif, metadata.warnings) == (XMP, exif_block(), ())
+
+
+def test_a_damaged_png_chunk_is_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.png"
+    write_image(picture(exif=exif_block(), xmp=XMP, icc_profile=SRGB), path)
+    data = path.read_bytes()
+    for kind in (b"eXIf", b"iCCP", b"iTXt"):
+        at = data.index(kind) + 9
+        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        image = read_image(path)
+        assert image.pixels.shape == (3, 5, 7)
+        assert kind.decode() in image.metadata.warnings[0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_profile_that_inflates_without_end_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        _text_chunk(lambda image, stream: image.save(stream, "PNG", icc_profile=bytes(1 << 25)))
+    )
+    metadata = read_image(path).metadata
+    assert metadata.icc_profile is None
+    assert "iCCP" in metadata.warnings[0]

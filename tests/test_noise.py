@@ -1,0 +1,148 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from restorekit.ops.color import pack_bayer, srgb_to_linear
+from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+
+GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
+
+
+def textured_planes(generator: torch.Generator) -> torch.Tensor:
+    """Return four correlated planes with flat parts, edges and fine texture."""
+    rows, columns = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
+    light = 0.05 + 0.6 * columns / 640 + 0.1 * torch.sin(rows / 40)
+    light = light + 0.15 * ((rows // 60 + columns // 80) % 2)
+    texture = 0.1 * torch.rand(480, 640, generator=generator) * ((rows // 120) % 2)
+    gains = torch.tensor([0.6, 1.0, 1.0, 0.7]).view(4, 1, 1)
+    return (light + texture).clamp(0, 1) * gains
+
+
+def noisy(planes: torch.Tensor, shot: float, read: float, generator: torch.Generator):
+    deviation = (shot * planes + read**2).sqrt()
+    return planes + deviation * torch.randn(planes.shape, generator=generator)
+
+
+def photograph(path: Path) -> torch.Tensor:
+    with PIL.Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(("read", "shot"), GAINS)
+def test_profile_of_a_textured_scene(read, shot, generator):
+    planes = noisy(textured_planes(generator), shot, read, generator)
+    estimated_shot, estimated_read = estimate_noise_profile(planes)
+    assert estimated_shot == pytest.approx(shot, rel=0.1)
+    assert estimated_read == pytest.approx(read, rel=0.08)
+
+
+@pytest.mark.parametrize(("read", "shot"), GAINS)
+def test_profile_of_photographs(read, shot, generator, shared_data):
+    shots, reads = [], []
+    for path in sorted((shared_data / "train" / "hires").glob("*.jpg"))[3:136:17]:
+        linear = srgb_to_linear(photograph(path))
+        mosaics = [pack_bayer(linear[channel], "RGGB") for channel in range(3)]
+        planes = torch.stack([mosaics[c][k] for c, k in ((0, 0), (1, 1), (1, 2), (2, 3))])
+        estimate = estimate_noise_profile(noisy(planes, shot, read, generator))
+        shots.append(estimate[0] / shot)
+        reads.append(estimate[1] / read)
+    assert np.median(shots) == pytest.approx(1, abs=0.1)
+    assert np.median(reads) == pytest.approx(1, abs=0.05)
+    assert max(shots) < 1.4
+
+
+def test_profile_of_one_plane(generator):
+    plane = noisy(textured_planes(generator)[1:2], 0.01, 0.02, generator)
+    shot, read = estimate_noise_profile(plane)
+    level = (0.01 * 0.3 + 0.02**2) ** 0.5
+    assert (shot * 0.3 + read**2) ** 0.5 == pytest.approx(level, rel=0.1)
+
+
+def test_profile_of_one_level_is_its_deviation(generator):
+    planes = 0.2 + 0.03 * torch.randn(4, 200, 200, generator=generator)
+    shot, read = estimate_noise_profile(planes)
+    assert shot == 0
+    assert read == pytest.approx(0.03, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(4, 1, 1), (4, 9, 30), (4, 12, 12), (1, 21, 33), (4, 64, 64)])
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_profile_without_noise_is_zero(size, level):
+    assert estimate_noise_profile(torch.full(size, level)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("read", "shot"), GAINS)
+def test_profile_of_clipped_planes_stays_of_the_right_size(read, shot, generator):
+    planes = noisy(textured_planes(generator), shot, read, generator).clamp(0, 1)
+    estimated_shot, estimated_read = estimate_noise_profile(planes)
+    ratio = (estimated_shot * 0.3 + estimated_read**2) / (shot * 0.3 + read**2)
+    assert 0.5 < ratio < 1.5
+
+
+def test_profile_does_not_depend_on_the_size_of_the_picture(generator):
+    planes = noisy(textured_planes(generator).repeat(1, 6, 4), 0.01, 0.02, generator)
+    shot, read = estimate_noise_profile(planes)
+    assert shot == pytest.approx(0.01, rel=0.1)
+    assert read == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 25, 50, 75])
+def test_std_of_color_photographs(sigma, generator, shared_data):
+    estimates = []
+    for path in sorted((shared_data / "test" / "cbsd68").glob("*.png"))[::6]:
+        clean = photograph(path)
+        noise = torch.randn(clean.shape, generator=generator) * sigma / 255
+        estimates.append(estimate_noise_std(clean + noise) * 255)
+    assert np.mean(estimates) == pytest.approx(sigma, rel=0.03)
+    assert max(abs(np.array(estimates) - sigma)) < 0.07 * sigma
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 25, 50, 75])
+def test_std_of_grey_photographs(sigma, generator, shared_data):
+    estimates = []
+    for path in sorted((shared_data / "test" / "bsd68").glob("*.png"))[::6]:
+        clean = photograph(path)[:1]
+        noise = torch.randn(clean.shape, generator=generator) * sigma / 255
+        estimates.append(estimate_noise_std(clean + noise) * 255)
+    assert np.mean(estimates) == pytest.approx(sigma, rel=0.1)
+
+
+def test_std_of_clean_photographs_is_small(shared_data):
+    paths = sorted((shared_data / "test" / "cbsd68").glob("*.png"))[::6]
+    estimates = [estimate_noise_std(photograph(path)) * 255 for path in paths]
+    assert np.median(estimates) < 1
+    assert max(estimates) < 8
+
+
+def test_std_survives_clipping(generator):
+    clean = textured_planes(generator)[[0, 1, 3]]
+    noise = torch.randn(clean.shape, generator=generator) * 50 / 255
+    assert estimate_noise_std((clean + noise).clamp(0, 1)) == pytest.approx(50 / 255, rel=0.1)
+
+
+@pytest.mark.parametrize("quality", [75, 92])
+def test_std_of_a_noisy_jpeg_is_seen_in_green(quality, generator):
+    clean = textured_planes(generator)[[0, 1, 3]]
+    noise = torch.randn(clean.shape, generator=generator) * 20 / 255
+    samples = ((clean + noise).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    PIL.Image.fromarray(samples).save(file, "JPEG", quality=quality)
+    with PIL.Image.open(file) as picture:
+        pixels = torch.from_numpy(np.asarray(picture, np.float32) / 255).permute(2, 0, 1)
+    assert 10 / 255 < estimate_noise_std(pixels) < 25 / 255
+
+
+@pytest.mark.parametrize("size", [(3, 1, 1), (1, 2, 40), (3, 12, 12), (1, 30, 30), (3, 64, 64)])
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_std_without_noise_is_zero(size, level):
+    assert estimate_noise_std(torch.full(size, level)) == pytest.approx(0, abs=1e-6)
+
+
+def test_std_of_a_tiny_picture(generator):
+    pixels = 0.5 + 0.1 * torch.randn(3, 20, 20, generator=generator)
+    assert estimate_noise_std(pixels) == pytest.approx(0.1, rel=0.2)

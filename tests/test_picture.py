@@ -1,0 +1,330 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import torch
+from torch import Tensor
+
+from restorekit.engine.picture import RestoreOptions, restore_image
+from restorekit.engine.reporter import SilentReporter
+from restorekit.errors import MemoryExhaustedError, RestorekitError, UsageError
+from restorekit.image import Image, Layout, Metadata, NoiseProfile
+from restorekit.models import create_model
+from restorekit.models.registry import Tiling
+from tests.blend_model import BlendConfig, BlendModel, identity, loaded, picture
+
+
+class PoolingModel(BlendModel):
+    """Add the pooled mean of the picture, frozen or of what it sees."""
+
+    frozen: Tensor | None = None
+    frozen_on: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(BlendConfig())
+        self.spec = replace(self.spec, tiling=Tiling.APPROXIMATE, tolerance=0.01)
+
+    def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        pooled = degraded.mean((2, 3), keepdim=True) if self.frozen is None else self.frozen
+        return degraded + pooled
+
+    def freeze_pooling(self, windows: Tensor, noise_std: Tensor | None = None) -> None:
+        self.frozen_on = tuple(windows.shape)
+        self.frozen = windows.mean((0, 2, 3), keepdim=True)
+
+    def release_pooling(self) -> None:
+        self.frozen = None
+
+
+class HungryModel(BlendModel):
+    """Run out of memory above a number of pixels."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        super().__init__(BlendConfig())
+        self.limit, self.error = limit, error
+
+    def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        if degraded.shape[-1] * degraded.shape[-2] > self.limit:
+            raise self.error
+        return super().forward(degraded, noise_std)
+
+
+class OverflowingModel(BlendModel):
+    """Overflow wherever a tile is bright, unless it computes in float32."""
+
+    def __init__(self, recovers: bool) -> None:
+        super().__init__(BlendConfig())
+        self.recovers = recovers
+
+    def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        fast = torch.is_autocast_enabled(degraded.device.type)
+        if degraded.amax() > 0.9 and (fast or not self.recovers):
+            return degraded / 0
+        return super().forward(degraded, noise_std)
+
+
+class RecordingReporter(SilentReporter):
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+        self.steps = 0
+        self.notes: list[str] = []
+        self.open = 0
+
+    def start(self, total: int, description: str) -> None:
+        self.totals.append(total)
+        self.open += 1
+
+    def advance(self, amount: int = 1) -> None:
+        self.steps += amount
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def finish(self) -> None:
+        self.open -= 1
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize(
+    ("height", "width", "tile"), [(1, 1, 64), (1, 130, 64), (97, 61, 40), (130, 131, 64)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_identity_gives_the_picture_back_bit_for_bit(
+    layout: Layout, height: int, width: int, tile: int, dtype: str
+) -> None:
+    image = picture(height, width, layout)
+    noise = NoiseProfile(1e-3, 1e-3) if layout is Layout.BAYER else 10.0
+    options = RestoreOptions(device="cpu", dtype=dtype, tile=tile, noise=noise)
+    restored, report = restore_image(image, identity(), options)
+    assert torch.equal(restored.pixels, image.pixels)
+    assert (report.device, report.dtype, report.tile) == ("cpu", dtype, tile)
+    assert report.fallbacks == ()
+
+
+@pytest.mark.parametrize("tile", [32, 60, 100])
+def test_tiled_equals_whole_for_a_network_without_pooling(tile: int) -> None:
+    image = picture(96, 136)
+    model = loaded(BlendModel(BlendConfig(gain=0.5)))
+    options = RestoreOptions(device="cpu", dtype="float32", noise=0)
+    whole, _ = restore_image(image, model, replace(options, tile=512))
+    tiled, _ = restore_image(image, model, replace(options, tile=tile))
+    torch.testing.assert_close(tiled.pixels, whole.pixels, rtol=0, atol=1e-6)
+    direct = model.model(image.pixels[None], torch.zeros(1, 1, 96, 136))[0]
+    torch.testing.assert_close(whole.pixels, direct, rtol=0, atol=1e-6)
+
+
+def test_tiles_have_one_shape_on_the_grid_of_the_network() -> None:
+    model = loaded(BlendModel(BlendConfig()))
+    restore_image(picture(201, 333), model, RestoreOptions(device="cpu", tile=100, noise=0))
+    assert isinstance(model.model, BlendModel)
+    shapes = set(model.model.shapes)
+    assert len(shapes) == 1
+    _, _, height, width = shapes.pop()
+    assert height % 4 == width % 4 == 0
+    assert max(height, width) <= 100
+
+
+def test_bfloat16_stays_inside_the_network() -> None:
+    model = loaded(BlendModel(BlendConfig(gain=0.01)))
+    image = picture(40, 40)
+    fast, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="bfloat16", noise=0))
+    exact, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="float32", noise=0))
+    assert isinstance(model.model, BlendModel)
+    assert model.model.dtypes == {torch.bfloat16, torch.float32}
+    assert not torch.equal(fast.pixels, exact.pixels)
+    torch.testing.assert_close(fast.pixels, exact.pixels, rtol=0, atol=1e-4)
+
+
+def test_pooling_is_frozen_for_all_tiles_and_released() -> None:
+    torch.manual_seed(0)
+    image = picture(520, 530)
+    model = PoolingModel()
+    options = RestoreOptions(device="cpu", dtype="float32", noise=0)
+    results = [
+        restore_image(image, loaded(model), replace(options, tile=tile))[0].pixels
+        for tile in (96, 200, 1000)
+    ]
+    assert model.frozen is None
+    assert model.frozen_on == (16, 3, 96, 96)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_tiles_of_a_pooling_network_agree_with_the_whole() -> None:
+    torch.manual_seed(0)
+    network = create_model("kbnet_xs", {"width": 16, "bases": [0, 4, 4, 4]})
+    image = picture(256, 400)
+    options = RestoreOptions(device="cpu", dtype="float32", noise=20.0)
+    model = loaded(network)
+    whole, _ = restore_image(image, model, replace(options, tile=512))
+    tiled, _ = restore_image(image, model, replace(options, tile=160))
+    effect = (whole.pixels - image.pixels).abs().mean()
+    difference = (tiled.pixels - whole.pixels).abs()
+    assert difference.max() <= network.spec.tolerance
+    assert difference.mean() < effect / 20
+
+
+def test_pooling_is_released_after_an_error() -> None:
+    class FailingModel(PoolingModel):
+        def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+            raise ValueError("broken")
+
+    model = FailingModel()
+    reporter = RecordingReporter()
+    with pytest.raises(ValueError, match="broken"):
+        restore_image(
+            picture(60, 60), loaded(model), RestoreOptions(device="cpu", tile=40, noise=0), reporter
+        )
+    assert model.frozen_on == (1, 3, 60, 60)
+    assert model.frozen is None
+    assert reporter.open == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_tiles_halve_when_memory_runs_out(error: Exception) -> None:
+    image = picture(150, 150)
+    reporter = RecordingReporter()
+    options = RestoreOptions(device="cpu", tile=400, noise=0)
+    restored, report = restore_image(image, loaded(HungryModel(80 * 80, error)), options, reporter)
+    assert torch.equal(restored.pixels, image.pixels)
+    assert report.tile == 76
+    assert report.fallbacks == ("tile 76 after memory ran out",)
+    assert reporter.notes == ["falling back to tile 76 after memory ran out"]
+    assert reporter.open == 0
+    assert reporter.steps == reporter.totals[-1]
+
+
+def test_the_sample_for_pooling_shrinks_too_when_memory_runs_out() -> None:
+    class HungryPooling(HungryModel):
+        def freeze_pooling(self, windows: Tensor, noise_std: Tensor | None = None) -> None:
+            self(windows, noise_std)
+
+    model = loaded(HungryPooling(96 * 96, torch.OutOfMemoryError("out of memory")))
+    image = picture(300, 300)
+    restored, report = restore_image(image, model, RestoreOptions(device="cpu", tile=90, noise=0))
+    assert torch.equal(restored.pixels, image.pixels)
+    assert report.fallbacks == ("tile 44 after memory ran out", "tile 32 after memory ran out")
+
+
+def test_memory_that_never_suffices_is_an_error() -> None:
+    model = loaded(HungryModel(0, torch.OutOfMemoryError("out of memory")))
+    with pytest.raises(MemoryExhaustedError, match="tiles of 32 pixels"):
+        restore_image(picture(90, 90), model, RestoreOptions(device="cpu", noise=0))
+
+
+def test_shrinking_ends_when_the_overlap_does_not_fit_the_grid() -> None:
+    network = HungryModel(0, torch.OutOfMemoryError("out of memory"))
+    network.spec = replace(network.spec, overlap=17, multiple_of=16)
+    with pytest.raises(MemoryExhaustedError, match="tiles of 64 pixels"):
+        restore_image(picture(90, 90), loaded(network), RestoreOptions(device="cpu", noise=0))
+
+
+def test_the_report_names_a_tile_that_had_to_grow() -> None:
+    options = RestoreOptions(device="cpu", tile=16, noise=0)
+    _, report = restore_image(picture(90, 90), identity(), options)
+    assert report.tile == 32
+
+
+def test_other_errors_of_a_network_are_not_taken_for_want_of_memory() -> None:
+    model = loaded(HungryModel(0, RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        restore_image(picture(9, 9), model, RestoreOptions(device="cpu", noise=0))
+
+
+def test_tiles_that_overflow_are_redone_in_float32() -> None:
+    image = picture(64, 256)
+    image.pixels[:, :, 250:] = 1
+    options = RestoreOptions(device="cpu", dtype="bfloat16", tile=64, noise=0)
+    restored, report = restore_image(image, loaded(OverflowingModel(recovers=True)), options)
+    assert torch.equal(restored.pixels, image.pixels)
+    assert report.fallbacks == ("tiles redone in float32: 1",)
+    assert report.dtype == "bfloat16"
+
+
+def test_a_network_with_pooling_frozen_in_half_precision_is_redone_in_float32() -> None:
+    torch.manual_seed(0)
+    network = create_model("kbnet_xs", {"width": 16, "bases": [0, 4, 4, 4]})
+    assert isinstance(network.tail, torch.nn.Conv2d)
+    with torch.no_grad():
+        network.tail.weight[0, 0, 0, 0] = 1e6
+    image = picture(200, 300)
+    options = RestoreOptions(device="cpu", dtype="float16", tile=160, noise=20.0)
+    restored, report = restore_image(image, loaded(network), options)
+    assert report.fallbacks == ("tiles redone in float32: 6",)
+    exact, _ = restore_image(image, loaded(network), replace(options, dtype="float32"))
+    torch.testing.assert_close(restored.pixels, exact.pixels, rtol=0.01, atol=0.01)
+
+
+def test_a_network_that_is_never_finite_is_an_error() -> None:
+    image = picture(64, 64).with_pixels(torch.ones(3, 64, 64))
+    options = RestoreOptions(device="cpu", dtype="bfloat16", noise=0)
+    with pytest.raises(RestorekitError, match="not finite, even in float32"):
+        restore_image(image, loaded(OverflowingModel(recovers=False)), options)
+
+
+def test_strength_mixes_the_picture_with_the_restored_one() -> None:
+    model = loaded(BlendModel(BlendConfig(gain=0.3)))
+    image = picture(33, 41)
+    options = RestoreOptions(device="cpu", noise=0)
+    full, _ = restore_image(image, model, options)
+    half, _ = restore_image(image, model, replace(options, strength=0.5))
+    none, _ = restore_image(image, model, replace(options, strength=0))
+    torch.testing.assert_close(half.pixels, (image.pixels + full.pixels) / 2)
+    assert torch.equal(none.pixels, image.pixels)
+    assert not torch.equal(full.pixels, image.pixels)
+
+
+def test_alpha_and_metadata_are_untouched() -> None:
+    alpha = torch.rand(1, 20, 30)
+    image = picture(20, 30, alpha=alpha, metadata=Metadata(bit_depth=16, iso=800))
+    model = loaded(BlendModel(BlendConfig(gain=0.3)))
+    restored, _ = restore_image(image, model, RestoreOptions(device="cpu", noise=0))
+    assert restored.alpha is not None
+    assert torch.equal(restored.alpha, alpha)
+    assert restored.metadata == image.metadata
+
+
+def upright(image: Image) -> Tensor:
+    """Return the pixels as a viewer shows them, by Pillow's reading of the orientation."""
+    pil = PIL.Image.fromarray(image.pixels[0].numpy())
+    pil.getexif()[0x0112] = image.metadata.orientation
+    return torch.from_numpy(np.array(PIL.ImageOps.exif_transpose(pil)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_crop_is_named_in_the_upright_picture(orientation: int) -> None:
+    image = picture(20, 30, metadata=Metadata(orientation=orientation))
+    options = RestoreOptions(device="cpu", noise=0, crop=(3, 5, 9, 7))
+    restored, _ = restore_image(image, identity(), options)
+    assert torch.equal(upright(restored), upright(image)[5:12, 3:12])
+
+
+def test_a_crop_of_a_mosaic_restores_its_cells_and_leaves_the_rest() -> None:
+    image = picture(20, 30, Layout.BAYER)
+    options = RestoreOptions(device="cpu", noise=NoiseProfile(1e-3, 1e-3), crop=(3, 5, 9, 7))
+    restored, _ = restore_image(image, loaded(BlendModel(BlendConfig(gain=0.1))), options)
+    changed = (restored.pixels != image.pixels).all(0).nonzero()
+    assert changed.min(0).values.tolist() == [2, 1]
+    assert changed.max(0).values.tolist() == [5, 5]
+
+
+def test_a_crop_outside_is_refused() -> None:
+    options = RestoreOptions(device="cpu", noise=0, crop=(20, 0, 11, 5))
+    with pytest.raises(UsageError, match="30 x 20"):
+        restore_image(picture(20, 30), identity(), options)
+
+
+@pytest.mark.parametrize("options", [{"strength": 1.1}, {"tile": 0}, {"noise": -1.0}])
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        RestoreOptions(**options)

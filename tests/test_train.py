@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from restorekit.engine.recipe import TrainConfig
+from restorekit.engine.train import CHECKPOINT_FILE, LOG_FILE, train
+from restorekit.errors import ConfigError, RestorekitError
+from restorekit.hub import load_model
+
+TINY = {
+    "architecture": "kbnet_xs",
+    "config": {
+        "width": 8,
+        "encoder_blocks": (1,),
+        "middle_blocks": 1,
+        "decoder_blocks": (1,),
+        "bases": (0, 4),
+    },
+    "steps": 6,
+    "batch_size": 2,
+    "patch": 16,
+    "warmup_steps": 2,
+    "validate_every": 2,
+    "holdout": 3,
+    "validation_crop": 16,
+}
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(1)
+    for number in range(4):
+        smooth = torch.rand(1, 3, 4, 4, generator=generator)
+        picture = torch.nn.functional.interpolate(smooth, (24, 40), mode="bicubic")[0].clamp(0, 1)
+        pixels = (picture * 255).byte().permute(1, 2, 0).numpy()
+        iio.imwrite(folder / f"{number}.png", pixels)
+    return folder
+
+
+def config(photographs: Path, run: Path, **changes: object) -> TrainConfig:
+    places = {"data": (str(photographs),), "run": str(run), "cache": str(run.parent / "cache")}
+    return TrainConfig.from_values({**TINY, **places, **changes})
+
+
+def test_a_run_folder_is_a_model(photographs: Path, tmp_path: Path) -> None:
+    result = train(config(photographs, tmp_path / "run"))
+    assert result.finished
+    assert result.steps == 6
+    loaded = load_model(str(tmp_path / "run"))
+    assert loaded.card.architecture == "kbnet_xs"
+    assert loaded.card.scores == result.validation_psnr
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+
+
+def test_training_lowers_the_loss(photographs: Path, tmp_path: Path) -> None:
+    train(config(photographs, tmp_path / "run", steps=60, validate_every=20, ema=0.9))
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    first, last = (line["psnr"]["validation sigma 25"] for line in (lines[0], lines[-1]))
+    assert last > first + 2
+
+
+@pytest.mark.parametrize("stop_after", [2, 3])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    photographs: Path, tmp_path: Path, stop_after: int
+) -> None:
+    train(config(photographs, tmp_path / "whole"))
+    calls = iter(range(100))
+    partial = train(config(photographs, tmp_path / "parts"), stop=lambda: next(calls) == stop_after)
+    assert not partial.finished
+    assert partial.steps == stop_after
+    train(config(photographs, tmp_path / "parts"), resume=True)
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    parts = load_file(tmp_path / "parts" / "model.safetensors")
+    for name, tensor in whole.items():
+        assert torch.equal(parts[name], tensor), name
+    states = [
+        torch.load(tmp_path / run / CHECKPOINT_FILE, weights_only=True)["model"]
+        for run in ("whole", "parts")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_time_limit_pauses_or_finishes(photographs: Path, tmp_path: Path) -> None:
+    paused = train(config(photographs, tmp_path / "paused", steps=10**6, max_minutes=0.005))
+    assert not paused.finished
+    assert (tmp_path / "paused" / CHECKPOINT_FILE).is_file()
+    finished = train(
+        config(photographs, tmp_path / "finished", steps=10**6, max_minutes=0.005, finish=True)
+    )
+    assert finished.finished
+    lines = (tmp_path / "finished" / LOG_FILE).read_text().splitlines()
+    assert json.loads(lines[-1])["learning_rate"] < 2e-4
+
+
+def test_an_existing_run_is_not_overwritten(photographs: Path, tmp_path: Path) -> None:
+    train(config(photographs, tmp_path / "run"))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config(photographs, tmp_path / "run"))
+    with pytest.raises(ConfigError, match="other settings"):
+        train(config(photographs, tmp_path / "run", seed=3), resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RestorekitError, match="not finite at step"):
+        train(config(photographs, tmp_path / "run", learning_rate=1e30, clip=1e30, warmup_steps=1))
+
+
+def test_a_run_starts_from_given_weights(photographs: Path, tmp_path: Path) -> None:
+    train(config(photographs, tmp_path / "first"))
+    start = str(tmp_path / "first")
+    still = {"learning_rate": 1e-12, "final_learning_rate": 0.0}
+    train(config(photographs, tmp_path / "second", start=start, **still))
+    first = load_file(tmp_path / "first" / "model.safetensors")
+    second = load_file(tmp_path / "second" / "model.safetensors")
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("step = 3", "unknown settings: step"),
+        ("steps = 'many'", "steps of the recipe should be of type int"),
+        ("steps = 0", "steps must be above 0"),
+        ("loss = 'l7'", "no loss 'l7'"),
+        ("task = 'bake'", "no task 'bake'"),
+        ("finish = true", "finish needs max_minutes"),
+        ("steps =", "is no TOML"),
+    ],
+)
+def test_wrong_recipes_are_explained(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.read(path)
+
+
+def test_missing_folders_and_recipes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        TrainConfig.read(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is no folder of training pictures"):
+        train(config(tmp_path / "none", tmp_path / "run"))
