@@ -30,6 +30,7 @@ RECORD_KEYS = {
     "tile",
     "fallbacks",
     "seconds",
+    "seconds_model",
     "warnings",
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ _BYTES_A_PIXEL = 10_000
 _LARGEST_TILE = {"cpu": 512, "cuda": 1024, "mps": 512}
 _LARGEST_BATCH = 16
 _UNKNOWN_MEMORY = 4 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose_device(name: str) -> torch.device:
@@ -138,6 +141,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in _ALLOCATION_FAILURES
     )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse what tiles free, instead of asking the system for it anew.
+
+    By default glibc maps and unmaps every large tensor, which costs a CPU a quarter of its time.
+    Elsewhere nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def empty_cache(device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,7 @@ from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
-from restorekit.image import Image, Layout, NoiseProfile
+from restorekit.image import Image, Layout, Metadata, NoiseProfile
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def restore_image(
     pixels = domain.leave(results)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
+    image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     report = RestoreReport(
         device=str(inference.device),
         dtype=str(inference.dtype).removeprefix("torch."),
@@ -117,10 +118,18 @@ def restore_image(
         seconds_model=inference.seconds,
     )
     if options.crop is None or image.layout is not Layout.BAYER:
-        return part.with_pixels(pixels), report
+        return replace(part, pixels=pixels, metadata=image.metadata), report
     mosaic = image.pixels.clone()
     mosaic[:, y : y + height, x : x + width] = pixels
     return image.with_pixels(mosaic), report
+
+
+def _less_noise(metadata: Metadata, left: float) -> Metadata:
+    """Scale the deviation that a file states by the share of its noise that is left."""
+    if metadata.noise is None:
+        return metadata
+    shot, read = metadata.noise.shot * left**2, metadata.noise.read * left
+    return replace(metadata, noise=NoiseProfile(shot, read) if left else None)
 
 
 def stored_part(image: Image, crop: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:

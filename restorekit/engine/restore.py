@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from restorekit import io
-from restorekit.engine.device import choose_device, is_out_of_memory
+from restorekit.engine.device import choose_device, is_out_of_memory, keep_freed_memory
 from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
 from restorekit.engine.reporter import Reporter
 from restorekit.errors import MemoryExhaustedError, OutputError, RestorekitError
@@ -62,7 +62,7 @@ class FileRecord:
     Attributes:
         input: path of the input.
         output: path of the output.
-        status: ok, skipped or failed.
+        status: ok, skipped, failed, or planned in a dry run.
         exit_code: that of the error, or 0.
         error: one line, or None.
         model: name of the model.
@@ -72,6 +72,7 @@ class FileRecord:
         tile: largest side of a tile.
         fallbacks: what had to give way, in plain words.
         seconds: time spent on this file, reading and writing included.
+        seconds_model: time of it in the network and its tiles.
         warnings: what the user should know.
         version: of this record's shape.
     """
@@ -88,6 +89,7 @@ class FileRecord:
     tile: int | None = None
     fallbacks: tuple[str, ...] = ()
     seconds: float = 0.0
+    seconds_model: float = 0.0
     warnings: tuple[str, ...] = ()
     version: int = 1
 
@@ -125,6 +127,7 @@ def restore_files(
         UsageError: the device has no such name.
     """
     choose_device(options.device)
+    keep_freed_memory()
     run = _Run(jobs, task, options, output, reporter)
     for folder in {job.target.parent for job in jobs}:
         remove_stale(folder)
@@ -210,6 +213,7 @@ class _Run:
                 dtype=report.dtype,
                 tile=report.tile,
                 fallbacks=report.fallbacks,
+                seconds_model=report.seconds_model,
             )
             return replace(work, record=record, image=restored)
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from restorekit.datasets import PictureCache, SyntheticPairs, find_pictures
 from restorekit.degradations import gaussian_noise
+from restorekit.engine.device import keep_freed_memory
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import ConfigError, RestorekitError
@@ -73,6 +74,7 @@ def train(
         ConfigError: the recipe does not fit its data or its checkpoint.
         RestorekitError: the loss is not finite.
     """
+    keep_freed_memory()
     with _process_group() as (rank, processes):
         if config.batch_size % processes:
             raise ConfigError(f"batch_size must be a multiple of the {processes} processes")

@@ -11,7 +11,6 @@ from restorekit.errors import DecodeError, OutputError, RestorekitError, UsageEr
 from restorekit.image import Image, Layout
 from restorekit.io.atomic import atomic_path
 from restorekit.io.metadata import carried, read_header, read_ifd
-from restorekit.io.png import SIGNATURE
 from restorekit.io.rgb import READ_SUFFIXES, read_rgb, write_rgb
 
 __all__ = ["FORMATS", "is_image_path", "is_raw_path", "read_image", "write_image"]
@@ -30,7 +29,6 @@ _WRITTEN = {
     ".pgm": "ppm",
     ".dng": "dng",
 }
-_RGB_STARTS = (SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"RIFF")
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"MMOR")
 _SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
 
@@ -51,7 +49,7 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
     """Read a picture, RAW or finished; what was left out stands in metadata.warnings.
 
     Args:
-        path: a file; its content decides, and its suffix where the content says nothing.
+        path: a file; a RAW suffix says RAW, else its content decides.
         max_megapixels: larger pictures are refused before they are decoded.
 
     Raises:
@@ -66,18 +64,13 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
             from restorekit.io.raw import read_raw
 
             return read_raw(path, max_megapixels=max_megapixels)
-        image = read_rgb(path, max_megapixels=max_megapixels)
+        return read_rgb(path, max_megapixels=max_megapixels)
     except (RestorekitError, MemoryError):
         raise
     except Exception as error:  # codecs raise anything on damaged files
         raise DecodeError(
             f"{path}: the file is damaged, cut off or cannot be read{_reason(error)}"
         ) from error
-    if not is_raw_path(path):
-        return image
-    note = "the suffix says RAW, but the file holds a finished picture, which was read"
-    warnings = (note, *image.metadata.warnings)
-    return replace(image, metadata=replace(image.metadata, warnings=warnings))
 
 
 def write_image(
@@ -142,11 +135,11 @@ def _write(image: Image, path: Path, format: str, strip: str, quality: int) -> l
 
 
 def _holds_raw(path: Path) -> bool:
+    if is_raw_path(path):
+        return True
     with path.open("rb") as file:
         head = file.read(16)
-        if head.startswith(_RGB_STARTS):
-            return False
-        if is_raw_path(path) or head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
+        if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
             return True
         if not head.startswith((b"II*\0", b"MM\0*")):
             return False

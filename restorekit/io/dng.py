@@ -22,7 +22,7 @@ from torch import Tensor
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
-from restorekit.io.metadata import Ifd, append_exif, read_header, read_ifd
+from restorekit.io.metadata import Ifd, append_exif, read_header, read_ifd, short, write_ifd
 from restorekit.ops.color import unpack_bayer
 
 _CFA, _LINEAR_RAW = 32803, 34892
@@ -152,6 +152,7 @@ def write_cfa_dng(image: Image, path: Path) -> None:
         (50720, _LONG, 2, (width - 2 * inset, height - 2 * inset), True),
     ]
     _write(path, samples, _CFA, tags, metadata, (_OPCODES_OF_MOSAIC, _OPCODES_OF_RGB))
+    _state_planar_configuration(path)
 
 
 def write_linear_dng(image: Image, path: Path) -> None:
@@ -272,6 +273,19 @@ def _write(
     )
     if metadata.exif:
         append_exif(path, metadata.exif)
+
+
+def _state_planar_configuration(path: Path) -> None:
+    """Add the tag that tifffile leaves out for one sample a pixel, though DNG asks for it."""
+    with path.open("r+b") as file:
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as written:
+            order, offset = read_header(written)
+            ifd, following = read_ifd(written, offset, order)
+        end = file.seek(0, 2)
+        end += file.write(b"\0" * (end % 2))
+        file.write(write_ifd(ifd | {284: short(1)}, end, order, following))
+        file.seek(4)
+        file.write(struct.pack(order + "I", end))
 
 
 def _source_tags(metadata: Metadata) -> DngTags:

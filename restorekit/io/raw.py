@@ -36,6 +36,7 @@ RAW_SUFFIXES = frozenset(_SUFFIXES.split())
 _RAW_STARTS = (b"II", b"MM", b"FUJIFILM", b"\0\0\0\x18ftypcrx")
 _LEAST_BYTES_PER_PIXEL = 0.05
 _WHITE = 65535
+_BAND = 64
 _ORIENTATIONS = (1, 2, 4, 3, 5, 8, 6, 7)
 
 _SETTINGS: dict[str, Any] = {
@@ -324,8 +325,10 @@ def _srgb_curve() -> NDArray[np.float32]:
 def _rendered(samples: NDArray[np.uint16], metadata: Metadata) -> Image:
     """Return the sRGB-encoded picture of linear (H, W, C) samples that LibRaw turned upright."""
     planes = np.empty((samples.shape[2], *samples.shape[:2]), np.float32)
-    for channel, plane in enumerate(planes):
-        np.take(_srgb_curve(), samples[..., channel], out=plane, mode="clip")
+    for start in range(0, planes.shape[1], _BAND):
+        for channel, plane in enumerate(planes[:, start : start + _BAND]):
+            band = samples[start : start + _BAND, :, channel]
+            np.take(_srgb_curve(), band, out=plane, mode="clip")
     layout = Layout.GRAY if len(planes) == 1 else Layout.RGB
     metadata = replace(
         metadata,

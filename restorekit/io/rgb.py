@@ -1,7 +1,8 @@
 """Finished pictures: PNG, JPEG, TIFF, WebP and the 8-bit formats that Pillow knows.
 
-PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more; Pillow codes the
-rest. Pixels stay in stored order, with the orientation in the metadata, and count as sRGB-encoded.
+PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more; Pillow reads the
+rest, and imageio writes it. Pixels stay in stored order, with the orientation in the metadata, and
+count as sRGB-encoded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
@@ -142,7 +144,7 @@ def _jpeg_ends(path: Path) -> bool:
 
 def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[str]:
     metadata, notes = image.metadata, []
-    name = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP", "ppm": "PPM"}[format]
+    name = {"jpg": "JPEG", "webp": "WebP", "bmp": "BMP", "ppm": "PPM"}[format]
     if metadata.bit_depth > 8:
         notes.append(f"{name} holds 8 bits a sample: the picture had {metadata.bit_depth}")
     if image.alpha is not None and format != "webp":
@@ -167,5 +169,5 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
         if exif:
             settings["exif"] = b"Exif\0\0" + exif
     samples = from_image(image, 8, alpha=format == "webp")
-    PIL.Image.fromarray(samples).save(path, name, **settings)
+    iio.imwrite(path, samples, plugin="pillow", extension=f".{format}", **settings)
     return notes

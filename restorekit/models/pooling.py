@@ -18,4 +18,4 @@ class PooledStatistic(nn.Module):
         """Return the (B, ...) statistic of this input, or the frozen (1, ...) one."""
         if self.measuring:
             self.frozen = statistic.mean(0, keepdim=True)
-        return statistic if self.frozen is None else self.frozen
+        return statistic if self.frozen is None else self.frozen.to(statistic.dtype)

@@ -169,8 +169,8 @@ def _white_noise_std(planes: Tensor) -> float:
     """
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _deviation_of_residual(planes)
-    texture = _ring_mean(_residual(planes).square().mean(0))
-    clipped = _ring_mean(((planes == 0) | (planes == 1)).float().mean(0)[1:-1, 1:-1])
+    texture = _ring_sum(_residual(planes).square().mean(0))
+    clipped = _ring_sum(((planes == 0) | (planes == 1)).float().mean(0)[1:-1, 1:-1])
     margin = (_SURROUNDINGS - _PATCH) // 2 + 1
     patches = planes[:, margin:-margin, margin:-margin].unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
     step = max(1, round((texture.numel() * _QUANTILE / _PATCHES) ** 0.5))
@@ -178,7 +178,7 @@ def _white_noise_std(planes: Tensor) -> float:
     columns = texture.shape[1]
     texture = texture.flatten()
     count = max(1, int(texture.numel() * _QUANTILE))
-    allowed = clipped.kthvalue(count).values.clamp_min(0.01)
+    allowed = clipped.kthvalue(count).values.clamp_min(0.01 * _SURROUNDINGS**2)
     texture = texture.masked_fill(clipped > allowed, torch.inf)
     flattest = texture.topk(count, largest=False).indices
     chosen = patches[:, flattest // columns * step, flattest % columns * step]
@@ -192,13 +192,17 @@ def _white_noise_std(planes: Tensor) -> float:
     return float(values[:kept].mean().sqrt())
 
 
-def _ring_mean(values: Tensor) -> Tensor:
-    """Return the mean around, but not in, the patch at the centre of each window of (H, W)."""
+def _ring_sum(values: Tensor) -> Tensor:
+    """Return the sum around, but not in, the patch at the centre of each window of (H, W)."""
     core = _PATCH + 2
     edge = (_SURROUNDINGS - core) // 2
-    window = functional.avg_pool2d(values[None], _SURROUNDINGS, 1)[0] * _SURROUNDINGS**2
-    inner = values[edge:-edge, edge:-edge]
-    return (window - functional.avg_pool2d(inner[None], core, 1)[0] * core**2).clamp_min(0)
+    window = _sum_of_windows(values, _SURROUNDINGS)
+    return (window - _sum_of_windows(values[edge:-edge, edge:-edge], core)).clamp_min(0)
+
+
+def _sum_of_windows(values: Tensor, side: int) -> Tensor:
+    rows = functional.avg_pool2d(values[None], (side, 1), 1)
+    return functional.avg_pool2d(rows, (1, side), 1)[0] * side**2
 
 
 def _deviation_of_residual(planes: Tensor) -> float:
