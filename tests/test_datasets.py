@@ -48,25 +48,41 @@ def test_cache_is_built_once_and_again_after_a_change(folder: Path, tmp_path: Pa
 
 def test_samples_depend_on_seed_and_index_alone(folder: Path, tmp_path: Path) -> None:
     cache = PictureCache.build(find_pictures([folder]), tmp_path / "cache")
-    pairs = SyntheticPairs(cache, (0, 1), TASKS["denoise"].degrade, 8, seed=5)
-    whole = pairs.batch(10, 6)
-    parts = [pairs.batch(10, 2), pairs.batch(12, 4)]
+    pairs = SyntheticPairs(cache, (0, 1), TASKS["denoise"].degrade, seed=5)
+    whole = pairs.batch(10, 6, 8)
+    parts = [pairs.batch(10, 2, 8), pairs.batch(12, 4, 8)]
     assert torch.equal(whole.degraded, torch.cat([part.degraded for part in parts]))
     assert torch.equal(whole.clean, torch.cat([part.clean for part in parts]))
-    other = SyntheticPairs(cache, (0, 1), TASKS["denoise"].degrade, 8, seed=6)
-    assert not torch.equal(other.batch(10, 6).clean, whole.clean)
+    other = SyntheticPairs(cache, (0, 1), TASKS["denoise"].degrade, seed=6)
+    assert not torch.equal(other.batch(10, 6, 8).clean, whole.clean)
 
 
 def test_crops_cover_flips_and_rotations(folder: Path, tmp_path: Path) -> None:
     cache = PictureCache.build(find_pictures([folder]), tmp_path / "cache")
-    pairs = SyntheticPairs(cache, (0,), same, 20, seed=0)
-    crops = {bytes((c * 255).round().byte().numpy()) for c in pairs.batch(0, 1000).clean}
+    pairs = SyntheticPairs(cache, (0,), same, seed=0)
+    crops = {bytes((c * 255).round().byte().numpy()) for c in pairs.batch(0, 1000, 20).clean}
     assert len(crops) == 11 * 8
+
+
+def test_mixtures_state_their_noise(folder: Path, tmp_path: Path) -> None:
+    paths = [folder / "a.png"]
+    iio.imwrite(paths[0], np.full((80, 80, 3), 128, np.uint8))
+    cache = PictureCache.build(paths, tmp_path / "cache")
+    batch = SyntheticPairs(cache, (0,), TASKS["denoise"].degrade, 0, True).batch(0, 40, 64)
+    assert batch.noise_std is not None
+    measured = (batch.degraded - batch.clean).std((1, 2, 3))
+    torch.testing.assert_close(measured, batch.noise_std[:, 0, 0, 0], rtol=0.05, atol=1e-3)
+
+
+def test_grey_samples_have_one_plane(folder: Path, tmp_path: Path) -> None:
+    cache = PictureCache.build(find_pictures([folder]), tmp_path / "cache")
+    batch = SyntheticPairs(cache, (0, 1), same, 0, gray=True).batch(0, 3, 8)
+    assert batch.clean.shape == (3, 1, 8, 8)
 
 
 def test_small_pictures_are_repeated(folder: Path, tmp_path: Path) -> None:
     cache = PictureCache.build(find_pictures([folder]), tmp_path / "cache")
-    assert SyntheticPairs(cache, (1,), same, 16, seed=0).batch(0, 2).clean.shape == (2, 3, 16, 16)
+    assert SyntheticPairs(cache, (1,), same, seed=0).batch(0, 2, 16).clean.shape == (2, 3, 16, 16)
 
 
 def test_denoise_pairs_have_the_noise_that_they_state() -> None:

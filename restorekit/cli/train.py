@@ -29,7 +29,7 @@ def train(
     finish: Annotated[
         bool, typer.Option("--finish", help="Let the schedule end with --max-minutes.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, where there is one.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Train a model from a folder of clean pictures.

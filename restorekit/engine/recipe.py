@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,18 @@ from restorekit.errors import ConfigError
 from restorekit.losses import criterion_by_name
 from restorekit.models.registry import torch_dtype
 from restorekit.tasks import TASKS
+
+SCHEDULES = ("cosine", "step")
+_ABOVE_ZERO = (
+    "steps",
+    "batch_size",
+    "patch",
+    "accumulate",
+    "learning_rate",
+    "decay_every",
+    "clip",
+    "validate_every",
+)
 
 
 @dataclass(frozen=True)
@@ -31,15 +45,26 @@ class TrainConfig:
         steps: optimiser steps in all.
         batch_size: pictures of a step, over all processes.
         patch: side of the crops in pixels.
+        progressive: rows of (steps, patch, batch size) in turn, in place of the three above.
+        accumulate: pieces that a process cuts its share of a batch into, to save memory.
+        mixup: whether half of the samples are mixtures of two.
+        workers: threads that prepare the next batch meanwhile, 0 for none.
+        schedule: cosine, or step: times decay every decay_every steps.
         learning_rate: peak of the schedule.
-        final_learning_rate: end of the cosine.
+        final_learning_rate: end of the cosine, and floor of the steps.
         warmup_steps: steps of linear warm-up.
+        flat_steps: steps at the peak before the schedule begins.
+        decay: factor of the step schedule.
+        decay_every: steps between its decays.
         betas: moments of AdamW.
         weight_decay: of AdamW.
         clip: largest gradient norm.
         ema: decay of the averaged weights, a step.
         loss: name in restorekit.losses.
-        dtype: of autocast, float32 for none.
+        dtype: of autocast, float32 for none; float16 scales the loss.
+        compile: whether torch.compile makes the training step.
+        channels_last: whether convolutions keep channels innermost.
+        tensorboard: whether the log goes to TensorBoard too (extra `train`).
         seed: of weights, crops and noise.
         validate_every: steps between validations and checkpoints.
         holdout: every how many pictures one is kept for validation.
@@ -62,15 +87,26 @@ class TrainConfig:
     steps: int = 20000
     batch_size: int = 16
     patch: int = 96
+    progressive: tuple[tuple[int, int, int], ...] = ()
+    accumulate: int = 1
+    mixup: bool = False
+    workers: int = 0
+    schedule: str = "cosine"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_steps: int = 200
+    flat_steps: int = 0
+    decay: float = 0.5
+    decay_every: int = 100000
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     clip: float = 1.0
     ema: float = 0.999
     loss: str = "l1"
     dtype: str = "bfloat16"
+    compile: bool = False
+    channels_last: bool = False
+    tensorboard: bool = False
     seed: int = 0
     validate_every: int = 1000
     holdout: int = 60
@@ -85,10 +121,15 @@ class TrainConfig:
         """Check what can be checked without reading files."""
         if self.task not in TASKS:
             raise ConfigError(f"there is no task {self.task!r}; known: {', '.join(TASKS)}")
-        positive = ("steps", "batch_size", "patch", "learning_rate", "clip", "validate_every")
-        for name in positive:
+        for name in _ABOVE_ZERO:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0")
+        if any(len(row) != 3 or min(row) <= 0 for row in self.progressive):
+            raise ConfigError("progressive has rows of steps, patch and batch size, all above 0")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}")
+        if self.flat_steps >= self.total_steps:
+            raise ConfigError("flat_steps must be fewer than the steps in all")
         if not 0 <= self.ema < 1:
             raise ConfigError("ema must be at least 0 and below 1")
         if self.holdout < 2:
@@ -97,6 +138,46 @@ class TrainConfig:
             raise ConfigError("finish needs max_minutes")
         criterion_by_name(self.loss)
         torch_dtype(self.dtype)
+
+    @property
+    def stages(self) -> tuple[tuple[int, int, int], ...]:
+        """Return rows of (steps, patch, batch size) in turn."""
+        return self.progressive or ((self.steps, self.patch, self.batch_size),)
+
+    @property
+    def total_steps(self) -> int:
+        """Return the optimiser steps of all stages."""
+        return sum(steps for steps, _, _ in self.stages)
+
+    def stage(self, step: int) -> tuple[int, int]:
+        """Return the patch and the batch size of an optimiser step."""
+        ends = itertools.accumulate(steps for steps, _, _ in self.stages)
+        _, patch, batch_size = self.stages[sum(step >= end for end in list(ends)[:-1])]
+        return patch, batch_size
+
+    def samples_before(self, step: int) -> int:
+        """Return how many pictures the optimiser has seen before a step."""
+        seen = 0
+        for steps, _, batch_size in self.stages:
+            seen += min(step, steps) * batch_size
+            step -= min(step, steps)
+        return seen
+
+    def rate(self, step: int, progress: float) -> float:
+        """Return the learning rate of a step.
+
+        Args:
+            step: optimiser step.
+            progress: share of the schedule that is over, in [0, 1].
+        """
+        warmth = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        floor, peak = self.final_learning_rate, self.learning_rate
+        flat = self.flat_steps / self.total_steps
+        late = min(max(progress - flat, 0.0) / (1 - flat), 1.0)
+        if self.schedule == "step":
+            decays = int(late * (self.total_steps - self.flat_steps)) // self.decay_every
+            return warmth * max(floor, peak * self.decay**decays)
+        return warmth * (floor + (peak - floor) * (1 + math.cos(math.pi * late)) / 2)
 
     @classmethod
     def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -127,7 +208,7 @@ class TrainConfig:
         for name, value in values.items():
             default = cls.__dataclass_fields__[name].default
             if isinstance(default, tuple) and isinstance(value, list):
-                value = tuple(value)
+                value = tuple(tuple(row) if isinstance(row, list) else row for row in value)
             if isinstance(default, float) and isinstance(value, int):
                 value = float(value)
             if default is not dataclasses.MISSING and not isinstance(value, type(default)):

@@ -1,8 +1,8 @@
-"""Train a network: one loop for one or many processes, resumable at every checkpoint.
+"""Train a network: one loop for one or many processes, resumable at every step.
 
-Several processes (torchrun) each take their share of a batch and average gradients over gloo or
-NCCL. All randomness follows from the seed and the step, so that a resumed run equals one that was
-never interrupted.
+Several processes (torchrun) each take their share of a batch; DistributedDataParallel averages
+their gradients over gloo or NCCL. All randomness follows from the seed and the number of a sample,
+so that a resumed run equals one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -10,32 +10,40 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from restorekit.datasets import PictureCache, SyntheticPairs, find_pictures
-from restorekit.degradations import gaussian_noise
 from restorekit.engine.device import keep_freed_memory
+from restorekit.engine.processes import Processes, join_processes
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.engine.training_log import TrainingLog
+from restorekit.engine.validation import validation_psnr
 from restorekit.errors import ConfigError, RestorekitError
 from restorekit.hub import ModelCard, load_model, save_model
 from restorekit.io.atomic import atomic_path
 from restorekit.losses import criterion_by_name
-from restorekit.metrics import psnr
-from restorekit.models.registry import Batch, RestorationModel, create_model, torch_dtype
+from restorekit.models.registry import (
+    Batch,
+    Criterion,
+    RestorationModel,
+    create_model,
+    torch_dtype,
+)
 from restorekit.tasks import TASKS
 
 CHECKPOINT_FILE = "checkpoint.pt"
-LOG_FILE = "log.jsonl"
+BEST_FOLDER = "best"
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def train(
 
     Args:
         config: the recipe.
-        resume: go on from the run folder's checkpoint.
+        resume: go on from the run folder's checkpoint where there is one.
         reporter: hears of the progress.
         stop: asked before every step whether to write a checkpoint and end.
 
@@ -75,30 +83,42 @@ def train(
         RestorekitError: the loss is not finite.
     """
     keep_freed_memory()
-    with _process_group() as (rank, processes):
-        if config.batch_size % processes:
-            raise ConfigError(f"batch_size must be a multiple of the {processes} processes")
-        trainer = _Trainer(config, rank, processes, reporter or SilentReporter())
-        if resume:
+    with join_processes() as processes:
+        pieces = processes.count * config.accumulate
+        if any(batch_size % pieces for _, _, batch_size in config.stages):
+            raise ConfigError(f"batch sizes must be multiples of processes x accumulate, {pieces}")
+        trainer = _Trainer(config, processes, reporter or SilentReporter())
+        if resume and trainer.checkpoint.exists():
             trainer.load()
-        elif rank == 0 and trainer.checkpoint.exists():
+        elif trainer.checkpoint.exists():
             raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
         return trainer.run(stop)
+
+
+class _Objective(nn.Module):
+    """Be the training loss as a module, so that one call passes through DDP and torch.compile."""
+
+    def __init__(self, model: RestorationModel, criterion: Criterion) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(
+        self, degraded: Tensor, clean: Tensor, noise_std: Tensor | None, step: int
+    ) -> Tensor:
+        return self.model.loss(Batch(degraded, clean, noise_std), self.criterion, step)
 
 
 class _Trainer:
     """Hold the full state of a run."""
 
-    def __init__(self, config: TrainConfig, rank: int, processes: int, reporter: Reporter) -> None:
-        self.config, self.rank, self.processes = config, rank, processes
-        self.reporter: Reporter = reporter if rank == 0 else SilentReporter()
+    def __init__(self, config: TrainConfig, processes: Processes, reporter: Reporter) -> None:
+        self.config, self.processes, self.device = config, processes, processes.device
+        self.reporter: Reporter = SilentReporter() if processes.rank else reporter
         self.folder = Path(config.run)
         self.checkpoint = self.folder / CHECKPOINT_FILE
-        self.device = (
-            torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-        )
-        self.pairs = self._pairs()
+        self.dtype = torch_dtype(config.dtype)
         self.model = self._fresh_model()
+        self.pairs = self._pairs()
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
@@ -107,26 +127,18 @@ class _Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.criterion = criterion_by_name(config.loss)
-        self.step, self.seconds = 0, 0.0
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        objective: nn.Module = _Objective(self.model, criterion_by_name(config.loss))
+        if config.compile:
+            objective.compile()
+        self.parallel = DistributedDataParallel(objective) if processes.count > 1 else None
+        self.objective = self.parallel or objective
+        self.log = None if processes.rank else TrainingLog(self.folder, config.tensorboard)
+        self.workers = ThreadPoolExecutor(config.workers) if config.workers else None
+        self.coming: Future[list[Batch]] | None = None
+        self.step, self.seconds, self.waiting = 0, 0.0, 0.0
+        self.best = -math.inf
         self.scores: dict[str, float] = {}
-
-    def _pairs(self) -> SyntheticPairs:
-        paths = find_pictures([Path(folder) for folder in self.config.data])
-        if self.rank > 0:
-            dist.barrier()
-        self.reporter.start(len(paths), "decoding pictures")
-        cache = PictureCache.build(
-            paths, Path(self.config.cache), lambda done, total: self.reporter.advance()
-        )
-        self.reporter.finish()
-        if self.rank == 0 and self.processes > 1:
-            dist.barrier()
-        chosen = tuple(n for n in range(len(cache)) if n % self.config.holdout)
-        if not chosen:
-            raise ConfigError("too few pictures: none is left beside the validation")
-        degrade = TASKS[self.config.task].degrade
-        return SyntheticPairs(cache, chosen, degrade, self.config.patch, self.config.seed)
 
     def _fresh_model(self) -> RestorationModel:
         with torch.random.fork_rng(devices=[]):
@@ -138,43 +150,73 @@ class _Trainer:
                 model.load_state_dict(start)
             except RuntimeError as error:
                 raise ConfigError(f"{self.config.start} does not fit this architecture") from error
+        if self.config.channels_last:
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device).train()
+
+    def _pairs(self) -> SyntheticPairs:
+        config = self.config
+        paths = find_pictures([Path(folder) for folder in config.data])
+        if self.processes.rank:
+            self.processes.wait()
+        self.reporter.start(len(paths), "decoding pictures")
+        cache = PictureCache.build(
+            paths, Path(config.cache), lambda done, total: self.reporter.advance()
+        )
+        self.reporter.finish()
+        if not self.processes.rank:
+            self.processes.wait()
+        chosen = tuple(n for n in range(len(cache)) if n % config.holdout)
+        if not chosen:
+            raise ConfigError("too few pictures: none is left beside the validation")
+        gray = self.model.spec.in_channels == 1
+        degrade = TASKS[config.task].degrade
+        return SyntheticPairs(cache, chosen, degrade, config.seed, config.mixup, gray)
 
     def load(self) -> None:
         """Take up the state of the run folder's checkpoint."""
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except FileNotFoundError as error:
-            raise ConfigError(f"{self.folder} has no checkpoint to resume") from error
-        if state["config"] != self._schedule_settings():
+        except (OSError, RuntimeError, UnpicklingError) as error:
+            raise ConfigError(f"{self.checkpoint} cannot be read; is it of another run?") from error
+        if state["config"] != self._binding_settings():
             raise ConfigError(f"{self.checkpoint} comes from a run with other settings")
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds, self.scores = state["step"], state["seconds"], state["scores"]
-        if self.rank == 0:
-            self._cut_log()
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best, self.scores = state["best"], state["scores"]
+        if self.log is not None:
+            self.log.cut(self.step)
 
-    def _schedule_settings(self) -> str:
+    def _binding_settings(self) -> str:
         """Return the settings that a resumed run must share, as JSON."""
         free = {"run", "cache", "data", "max_minutes", "finish", "licence", "data_note", "start"}
+        free |= {"workers", "tensorboard", "compile"}
         settings = dataclasses.asdict(self.config)
         return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "config": self._schedule_settings(),
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "scores": self.scores,
-        }
-        with atomic_path(self.checkpoint) as part:
-            torch.save(state, part)
-        save_model(self._averaged_model(), self._card(), self.folder)
+        if not self.processes.rank:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            state = {
+                "config": self._binding_settings(),
+                "model": self.model.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "best": self.best,
+                "scores": self.scores,
+            }
+            with atomic_path(self.checkpoint) as part:
+                torch.save(state, part)
+            save_model(self._averaged_model(), self._card(), self.folder)
+        self.processes.wait()
 
     def _averaged_model(self) -> RestorationModel:
         model = create_model(self.config.architecture, self.config.config)
@@ -183,18 +225,22 @@ class _Trainer:
 
     def _card(self) -> ModelCard:
         config = self.config
+        stages = ", ".join(
+            f"{batch_size} patches of {patch}x{patch}" for _, patch, batch_size in config.stages
+        )
         recipe = (
-            f"AdamW {config.learning_rate:g}, cosine, {config.loss}, EMA {config.ema:g}, "
-            f"{config.batch_size} patches of {config.patch}x{config.patch}, {config.dtype}, "
-            f"{self.step} steps in {self.seconds / 60:.0f} minutes, seed {config.seed}"
+            f"AdamW {config.learning_rate:g}, {config.schedule}, {config.loss}, "
+            f"EMA {config.ema:g}, {stages}, {config.dtype}, {self.step} steps in "
+            f"{self.seconds / 60:.0f} minutes on {self.processes.count} x {self.device.type}, "
+            f"seed {config.seed}"
         )
         return ModelCard(
             name=config.name,
             architecture=config.architecture,
-            config=dict(self.model.config_values()),
+            config=self.model.config_values(),
             task=config.task,
             transfer="srgb",
-            layout="rgb",
+            layout="gray" if self.pairs.gray else "rgb",
             licence=config.licence,
             data=config.data_note,
             recipe=recipe,
@@ -205,174 +251,124 @@ class _Trainer:
         """Train to the end of the schedule, of the time or of the caller's patience."""
         config = self.config
         started = time.monotonic() - self.seconds
-        self.reporter.start(config.steps, f"training {config.name}")
+        self.reporter.start(config.total_steps, f"training {config.name}")
         self.reporter.advance(self.step)
-        running, clock = 0.0, time.monotonic()
-        progress = self._progress()
-        while progress < 1 and not self._agree(stop() or self._out_of_time()):
-            rate = self._learning_rate(progress)
-            loss = self._update(rate)
+        losses, clock = list[Tensor](), time.monotonic()
+        while self._progress() < 1 and not self.processes.any(stop() or self._out_of_time()):
+            rate = config.rate(self.step, self._progress())
+            losses.append(self._update(rate))
             self.step += 1
-            running += loss
-            self.seconds = self._shared(time.monotonic() - started)
+            self.seconds = self.processes.first(time.monotonic() - started)
             self.reporter.advance()
-            progress = self._progress()
-            if self.step % config.validate_every == 0 or progress >= 1:
-                count = (self.step - 1) % config.validate_every + 1
-                speed = count * config.batch_size / (time.monotonic() - clock)
-                self._validate_and_log(running / count, rate, speed)
-                self._save_on_first()
-                running, clock = 0.0, time.monotonic()
-        self._save_on_first()
+            if self.step % config.validate_every == 0 or self._progress() >= 1:
+                spent = time.monotonic() - clock
+                entry = {
+                    "step": self.step,
+                    "minutes": round(self.seconds / 60, 3),
+                    "loss": float(torch.stack(losses).mean()),
+                    "learning_rate": rate,
+                    "pictures_per_second": round(self._seen(len(losses)) / spent, 1),
+                    "loading": round(self.waiting / spent, 3),
+                }
+                self._validate_and_log(entry)
+                self._save()
+                losses, clock, self.waiting = [], time.monotonic(), 0.0
+        self._save()
         self.reporter.finish()
-        return TrainResult(self.folder, self.step, progress >= 1, dict(self.scores))
+        return TrainResult(self.folder, self.step, self._progress() >= 1, dict(self.scores))
 
-    def _update(self, rate: float) -> float:
+    def _seen(self, steps: int) -> int:
+        before = self.config.samples_before
+        return before(self.step) - before(self.step - steps)
+
+    def _update(self, rate: float) -> Tensor:
+        """Take one optimiser step and return its loss."""
         config = self.config
-        share = config.batch_size // self.processes
-        batch = self.pairs.batch(self.step * config.batch_size + self.rank * share, share)
-        batch = Batch(
-            batch.degraded.to(self.device),
-            batch.clean.to(self.device),
-            None if batch.noise_std is None else batch.noise_std.to(self.device),
-        )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        dtype = torch_dtype(config.dtype)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
-            loss = self.model.loss(batch, self.criterion, self.step)
-        torch.autograd.backward(loss)
-        self._average_gradients()
+        batches = self._batches()
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            with self._gradients_stay(batch is not batches[-1]), self._precision():
+                loss = self.objective(batch.degraded, batch.clean, batch.noise_std, self.step)
+                loss = loss / config.accumulate
+            torch.autograd.backward(self.scaler.scale(loss))
+            total += loss.detach()
+        self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        value = float(loss.detach())
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
+        overflow = self.scaler.is_enabled() and not torch.isfinite(norm)
+        if not torch.isfinite(total) or not (torch.isfinite(norm) or overflow):
+            first = config.samples_before(self.step)
             raise RestorekitError(
-                f"the loss or its gradient is not finite at step {self.step}; "
-                f"lower learning_rate or set dtype to float32"
+                f"the loss or its gradient is not finite at step {self.step}, samples {first} to "
+                f"{config.samples_before(self.step + 1) - 1}; lower learning_rate or set dtype to "
+                "float32"
             )
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         state = self.model.state_dict()
         torch._foreach_lerp_(list(self.average.values()), list(state.values()), 1 - decay)
-        return value
+        return total
 
-    def _average_gradients(self) -> None:
-        if self.processes == 1:
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.processes
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, piece in zip(gradients, torch.split(flat, sizes), strict=True):
-            gradient.copy_(piece.view_as(gradient))
+    def _batches(self) -> list[Batch]:
+        """Return this process's pieces of the step's batch, and have the next ones prepared."""
+        started = time.monotonic()
+        pieces = self.coming.result() if self.coming is not None else self._prepare(self.step)
+        if self.workers is not None and self.step + 1 < self.config.total_steps:
+            self.coming = self.workers.submit(self._prepare, self.step + 1)
+        self.waiting += time.monotonic() - started
+        return [piece.to(self.device) for piece in pieces]
+
+    def _prepare(self, step: int) -> list[Batch]:
+        patch, batch_size = self.config.stage(step)
+        share = batch_size // self.processes.count // self.config.accumulate
+        first = (
+            self.config.samples_before(step) + self.processes.rank * share * self.config.accumulate
+        )
+        starts = range(first, first + share * self.config.accumulate, share)
+        return [self.pairs.batch(start, share, patch) for start in starts]
+
+    def _gradients_stay(self, stay: bool) -> AbstractContextManager[None]:
+        """Keep gradients in this process until the last piece of a batch."""
+        return self.parallel.no_sync() if self.parallel is not None and stay else nullcontext()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def _progress(self) -> float:
         """Return how much of the schedule is over, 1 at its end."""
-        steps = self.step / self.config.steps
+        steps = self.step / self.config.total_steps
         if not self.config.finish:
             return steps
         return max(steps, self.seconds / 60 / self.config.max_minutes)
-
-    def _learning_rate(self, progress: float) -> float:
-        config = self.config
-        warmth = min(1.0, (self.step + 1) / max(1, config.warmup_steps))
-        cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        floor = config.final_learning_rate
-        return warmth * (floor + (config.learning_rate - floor) * cosine)
 
     def _out_of_time(self) -> bool:
         limit = self.config.max_minutes
         return bool(limit) and self.seconds >= 60 * limit
 
-    def _shared(self, value: float) -> float:
-        """Return process 0's value in every process."""
-        if self.processes == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(tensor, 0)
-        return float(tensor)
-
-    def _agree(self, end: bool) -> bool:
-        """Return whether any process wants to end."""
-        if self.processes == 1:
-            return end
-        tensor = torch.tensor([float(end)], device=self.device)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return bool(tensor.item())
-
-    def _save_on_first(self) -> None:
-        if self.rank == 0:
-            self._save()
-        if self.processes > 1:
-            dist.barrier()
-
-    def _validate_and_log(self, loss: float, rate: float, speed: float) -> None:
-        if self.rank:
+    def _validate_and_log(self, entry: dict[str, float]) -> None:
+        if self.log is None:
             return
+        model, cache, config = self._averaged_model(), self.pairs.cache, self.config
+        kept = range(0, len(cache), config.holdout)
         self.scores = {
-            f"validation sigma {sigma:g}": round(score, 4)
-            for sigma, score in zip(self.config.validation_sigma, self._validate(), strict=True)
+            f"validation sigma {sigma:g}": round(
+                validation_psnr(
+                    model, cache, kept, sigma, config.validation_crop, self._precision()
+                ),
+                4,
+            )
+            for sigma in config.validation_sigma
         }
-        entry = {
-            "step": self.step,
-            "minutes": round(self.seconds / 60, 3),
-            "loss": loss,
-            "learning_rate": rate,
-            "pictures_per_second": round(speed, 1),
-            "psnr": self.scores,
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+        self.log.write(entry, self.scores)
         numbers = ", ".join(f"{value:.2f} dB" for value in self.scores.values())
-        self.reporter.note(f"step {self.step}: loss {loss:.5f}, {numbers}, {speed:.0f} pictures/s")
-
-    def _validate(self) -> list[float]:
-        """Return the mean PSNR over the held-out pictures for each noise level."""
-        model, cache, side = self._averaged_model(), self.pairs.cache, self.config.validation_crop
-        dtype = torch_dtype(self.config.dtype)
-        scores = []
-        for sigma in self.config.validation_sigma:
-            total, count = 0.0, 0
-            for number in range(0, len(cache), self.config.holdout):
-                height, width = cache.shapes[number]
-                h, w = min(side, height), min(side, width)
-                crop = cache.crop(number, (height - h) // 2, (width - w) // 2, h, w)
-                clean = crop.float()[None].div(255)
-                generator = torch.Generator().manual_seed(number)
-                std = torch.full((1, 1, 1, 1), sigma / 255)
-                noisy = gaussian_noise(clean, std, generator).to(self.device)
-                with (
-                    torch.no_grad(),
-                    torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32),
-                ):
-                    restored = model(noisy, std.to(self.device)).float().cpu()
-                total, count = total + psnr(restored.clamp(0, 1), clean), count + 1
-            scores.append(total / count)
-        return scores
-
-    def _cut_log(self) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint."""
-        path = self.folder / LOG_FILE
-        if not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        with atomic_path(path) as part:
-            part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-@contextmanager
-def _process_group() -> Iterator[tuple[int, int]]:
-    """Join the processes that torchrun started; yield (rank, number of processes)."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        yield 0, 1
-        return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield dist.get_rank(), processes
-    finally:
-        dist.destroy_process_group()
+        self.reporter.note(
+            f"step {self.step}: loss {entry['loss']:.5f}, {numbers}, "
+            f"{entry['pictures_per_second']:.0f} pictures/s"
+        )
+        mean = sum(self.scores.values()) / max(1, len(self.scores))
+        if mean > self.best:
+            self.best = mean
+            save_model(model, self._card(), self.folder / BEST_FOLDER)

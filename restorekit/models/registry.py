@@ -64,6 +64,12 @@ class Batch:
     clean: Tensor
     noise_std: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        std = None if self.noise_std is None else self.noise_std.to(device, non_blocking=True)
+        degraded = self.degraded.to(device, non_blocking=True)
+        return Batch(degraded, self.clean.to(device, non_blocking=True), std)
+
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 22
 
 
 def kernel_basis_reference(
@@ -58,29 +58,49 @@ def kernel_basis_attention(
     return mixed
 
 
-def _blocks(batch: int, height: int, bytes_a_row: int) -> Iterator[tuple[slice, int, int]]:
-    """Yield (pictures, top, rows) of blocks near BLOCK_BYTES: whole pictures, or rows of one."""
-    pictures = max(1, BLOCK_BYTES // (bytes_a_row * height))
-    rows = max(1, min(height, BLOCK_BYTES // bytes_a_row))
-    for first in range(0, batch, pictures):
-        for top in range(0, height, rows):
-            yield slice(first, first + pictures), top, min(rows, height - top)
+class _Planes:
+    """Lay features out as one line of pixels a channel, so that a shifted picture is a slice.
 
+    A zero follows every row and a zero row every picture, which serve as the border of the next.
+    """
 
-def _planar(features: Tensor, border: int = 0) -> Tensor:
-    """Return (B, C, H, W) features as (C, B, H, W) with a zero border."""
-    return F.pad(features.transpose(0, 1), (border,) * 4).contiguous()
+    def __init__(self, shape: torch.Size) -> None:
+        self.batch, _, self.height, self.width = shape
+        self.length = self.batch * (self.height + 1) * (self.width + 1)
+        self.margin = self.width + 2
+        self.shifts = [y * (self.width + 1) + x for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
+    def lay(self, features: Tensor, margin: int = 0) -> Tensor:
+        """Return (B, C, H, W) features as (C, length), with zeros at both ends."""
+        line = features.new_zeros(features.shape[1], self.length + 2 * margin)
+        self.pictures(line[:, margin : margin + self.length]).copy_(features)
+        return line
 
-def _unfold(padded: Tensor, pictures: slice, top: int, rows: int, group: int) -> Tensor:
-    """Return the 3x3 patches of a block of padded planes as (C/g, 9g, P)."""
-    channels, _, _, width = padded.shape
-    source = padded[:, pictures]
-    patches = padded.new_empty(channels, 9, source.shape[1], rows, width - 2)
-    for tap in range(9):
-        y, x = divmod(tap, 3)
-        patches[:, tap] = source[:, :, top + y : top + y + rows, x : x + width - 2]
-    return patches.view(channels // group, group * 9, -1)
+    def pictures(self, line: Tensor) -> Tensor:
+        """Return the (B, C, H, W) view of a (C, length) line."""
+        cells = line.view(len(line), self.batch, self.height + 1, self.width + 1)
+        return cells[..., :-1, :-1].transpose(0, 1)
+
+    def patches(self, line: Tensor, block: slice, group: int) -> Tensor:
+        """Return the 3x3 patches of a block of pixels of a line with margins, (C/g, 9g, P)."""
+        found = line.new_empty(len(line), 9, block.stop - block.start)
+        for tap, shift in enumerate(self.shifts):
+            first = self.margin + block.start + shift
+            found[:, tap] = line[:, first : first + found.shape[2]]
+        return found.view(len(line) // group, 9 * group, -1)
+
+    def add_patches(self, line: Tensor, block: slice, patches: Tensor) -> None:
+        """Add (C/g, 9g, P) patches of a block to a line with margins."""
+        spread = patches.view(len(line), 9, -1)
+        for tap, shift in enumerate(self.shifts):
+            first = self.margin + block.start + shift
+            line[:, first : first + spread.shape[2]] += spread[:, tap]
+
+    def blocks(self, bytes_a_pixel: int) -> Iterator[slice]:
+        """Yield blocks of pixels of about BLOCK_BYTES."""
+        size = max(1, BLOCK_BYTES // bytes_a_pixel)
+        for first in range(0, self.length, size):
+            yield slice(first, min(first + size, self.length))
 
 
 class _BlockedKernelBasis(torch.autograd.Function):
@@ -89,66 +109,53 @@ class _BlockedKernelBasis(torch.autograd.Function):
         ctx: Any, values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, coefficients, bases, biases)
-        batch, channels, height, width = values.shape
-        count, _, group = bases.shape[:3]
-        groups = channels // group
-        matrix = _bases_as_matrix(bases)
-        padded, weights = _planar(values, 1), _planar(coefficients)
-        mixed = values.new_empty(channels, batch, height, width)
-        for pictures, top, rows in _blocks(batch, height, _row_bytes(values, count)):
-            patches = _unfold(padded, pictures, top, rows, group)
-            weight = weights[:, pictures, top : top + rows].reshape(count, -1)
-            responses = torch.bmm(matrix, patches).view(groups, count, group, -1)
-            responses *= weight[:, None]
-            block = mixed[:, pictures, top : top + rows]
-            block.copy_((responses.sum(1).view(channels, -1) + biases.t() @ weight).view_as(block))
-        return mixed.transpose(0, 1)
+        count, channels, group = bases.shape[:3]
+        matrix, planes = _bases_as_matrix(bases), _Planes(values.shape)
+        over_bases = torch.eye(group, dtype=values.dtype, device=values.device).repeat(1, count)
+        over_bases = over_bases.expand(len(matrix), -1, -1)
+        line, weights = planes.lay(values, planes.margin), planes.lay(coefficients)
+        mixed = biases.t() @ weights
+        for block in planes.blocks(channels * count * values.element_size()):
+            weight = weights[:, block]
+            responses = torch.bmm(matrix, planes.patches(line, block, group))
+            responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
+            mixed[:, block] += torch.bmm(over_bases, responses).view(channels, -1)
+        return planes.pictures(mixed).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values, coefficients, bases, biases = ctx.saved_tensors
-        batch, channels, height, width = values.shape
-        count, _, group = bases.shape[:3]
-        groups = channels // group
-        matrix = _bases_as_matrix(bases)
-        padded, weights, outputs = _planar(values, 1), _planar(coefficients), _planar(gradient)
-        padded_gradient = torch.zeros_like(padded)
-        weights_gradient = torch.empty_like(weights)
+        count, channels, group = bases.shape[:3]
+        matrix, planes = _bases_as_matrix(bases), _Planes(values.shape)
+        over_channels = torch.eye(count, dtype=values.dtype, device=values.device)
+        over_channels = over_channels.repeat_interleave(group, 1).repeat(1, len(matrix))
+        line, weights = planes.lay(values, planes.margin), planes.lay(coefficients)
+        outputs = planes.lay(gradient)
+        line_gradient, weights_gradient = torch.zeros_like(line), biases @ outputs
         exact = torch.promote_types(values.dtype, torch.float32)
         matrix_gradient = torch.zeros_like(matrix, dtype=exact)
-        biases_gradient = torch.zeros_like(biases, dtype=exact)
-        for pictures, top, rows in _blocks(batch, height, _row_bytes(values, count)):
-            patches = _unfold(padded, pictures, top, rows, group)
-            weight = weights[:, pictures, top : top + rows].reshape(count, -1)
-            output = outputs[:, pictures, top : top + rows].reshape(channels, -1)
-            grouped = output.view(groups, 1, group, -1)
-            responses = torch.bmm(matrix, patches).view(groups, count, group, -1)
-            responses *= grouped
-            block = weights_gradient[:, pictures, top : top + rows]
-            block.copy_((responses.sum((0, 2)) + biases @ output).view_as(block))
-            torch.mul(grouped, weight[:, None], out=responses)
-            products = responses.view(groups, count * group, -1)
-            matrix_gradient += torch.bmm(products, patches.transpose(1, 2))
-            biases_gradient += weight @ output.t()
-            torch.bmm(matrix.transpose(1, 2), products, out=patches)
-            spread = patches.view(channels, 9, -1, rows, width)
-            target = padded_gradient[:, pictures]
-            for tap in range(9):
-                y, x = divmod(tap, 3)
-                target[:, :, top + y : top + y + rows, x : x + width] += spread[:, tap]
-        grouped_gradient = matrix_gradient.view(groups, count, group, group, 3, 3)
+        for block in planes.blocks(channels * count * values.element_size()):
+            weight, output = weights[:, block], outputs[:, block]
+            patches = planes.patches(line, block, group)
+            responses = torch.bmm(matrix, patches)
+            products = responses.view(-1, count, group, weight.shape[1])
+            grouped = output.reshape(-1, 1, group, weight.shape[1])
+            products *= grouped
+            weights_gradient[:, block] += over_channels @ responses.view(-1, weight.shape[1])
+            torch.mul(grouped, weight[:, None], out=products)
+            matrix_gradient += torch.bmm(responses, patches.transpose(1, 2))
+            planes.add_patches(
+                line_gradient, block, torch.bmm(matrix.transpose(1, 2), responses, out=patches)
+            )
+        inner = line_gradient[:, planes.margin : planes.margin + planes.length]
+        grouped_gradient = matrix_gradient.view(-1, count, group, group, 3, 3)
         return (
-            padded_gradient[..., 1:-1, 1:-1].transpose(0, 1),
-            weights_gradient.transpose(0, 1),
+            planes.pictures(inner).contiguous(memory_format=torch.channels_last),
+            planes.pictures(weights_gradient).contiguous(memory_format=torch.channels_last),
             grouped_gradient.transpose(0, 1).reshape(bases.shape).to(bases.dtype),
-            biases_gradient.to(biases.dtype),
+            weights @ outputs.t(),
         )
-
-
-def _row_bytes(values: Tensor, count: int) -> int:
-    """Return the bytes that the responses of all bases to one row of one picture take."""
-    return values.shape[1] * count * values.shape[3] * values.element_size()
 
 
 def _bases_as_matrix(bases: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Restore a generated 24-megapixel RAW file and print time, memory and the network's share.
 
-    python tests/benchmarks/raw_24mp.py [--model NAME] [--dtype bfloat16]
+python tests/benchmarks/raw_24mp.py [--model NAME] [--dtype bfloat16]
 """
 
 from __future__ import annotations

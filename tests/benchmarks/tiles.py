@@ -1,6 +1,6 @@
 """Compare tiled results with the untiled one, and frozen with global pooling.
 
-    python tests/benchmarks/tiles.py PICTURE [--model NAME] [--sigma 25] [--crop 1000x1500]
+python tests/benchmarks/tiles.py PICTURE [--model NAME] [--sigma 25] [--size 1000x1500]
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def gradient_at_borders(restored: torch.Tensor, whole: torch.Tensor, starts: list[int]) -> str:
-    """Compare horizontal gradients near the tiles' left borders with those of the untiled result."""
+    """Compare gradients across the left borders of tiles with those of the untiled result."""
     ratio = [
         float(x.diff(dim=-1).abs()[..., columns].mean())
         for columns in [[c for start in starts[1:] for c in range(start, start + 24)]]
