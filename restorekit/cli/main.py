@@ -14,6 +14,7 @@ import typer
 
 from restorekit import __version__
 from restorekit.cli import models
+from restorekit.cli.evaluate import evaluate
 from restorekit.cli.info import info
 from restorekit.cli.output import say, write_line
 from restorekit.cli.restore import examples, restore_command
@@ -55,6 +56,7 @@ for task in TASKS.values():
     app.command(task.name)(restore_command(task))
 app.command("info")(info)
 app.command("train")(train)
+app.command("eval")(evaluate)
 app.add_typer(models.app, name="models")
 
 

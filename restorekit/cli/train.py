@@ -29,7 +29,9 @@ def train(
     finish: Annotated[
         bool, typer.Option("--finish", help="Let the schedule end with --max-minutes.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, where there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from a checkpoint, if any.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Train a model from a folder of clean pictures.

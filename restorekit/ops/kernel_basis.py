@@ -111,15 +111,13 @@ class _BlockedKernelBasis(torch.autograd.Function):
         ctx.save_for_backward(values, coefficients, bases, biases)
         count, channels, group = bases.shape[:3]
         matrix, planes = _bases_as_matrix(bases), _Planes(values.shape)
-        over_bases = torch.eye(group, dtype=values.dtype, device=values.device).repeat(1, count)
-        over_bases = over_bases.expand(len(matrix), -1, -1)
         line, weights = planes.lay(values, planes.margin), planes.lay(coefficients)
         mixed = biases.t() @ weights
         for block in planes.blocks(channels * count * values.element_size()):
             weight = weights[:, block]
             responses = torch.bmm(matrix, planes.patches(line, block, group))
-            responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
-            mixed[:, block] += torch.bmm(over_bases, responses).view(channels, -1)
+            responses = responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
+            mixed[:, block] += responses.sum(1).view(channels, -1)
         return planes.pictures(mixed).contiguous(memory_format=torch.channels_last)
 
     @staticmethod

@@ -1,0 +1,209 @@
+"""What can be measured: networks run as the papers run them, and the baselines beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from restorekit.engine.device import choose_device, choose_dtype, empty_cache, is_out_of_memory
+from restorekit.engine.domain import enter, measure_noise
+from restorekit.engine.inference import Inference
+from restorekit.engine.protocols import Sample
+from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.errors import RestorekitError, UnavailableError, UsageError
+from restorekit.hub import LoadedModel
+from restorekit.metrics import Protocol
+from restorekit.models.complexity import Complexity, count_macs
+from restorekit.models.registry import NoiseInput
+from restorekit.ops.noise import estimate_noise_std
+
+BASELINES = ("none", "nlm")
+LARGEST_WHOLE = 2_000_000
+"""Pixels of the largest picture that goes through a network in one piece."""
+NLM_COLOUR, NLM_GREY = 0.6, 0.85
+"""Filter strength h over sigma; the best of a search on training photographs, sigma 15 to 50."""
+
+_SILENT = SilentReporter()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Hold what a method made of one picture.
+
+    Attributes:
+        pixels: (C, H, W) sRGB-encoded, neither clamped nor rounded.
+        seconds: time in the method itself.
+        tiled: whether the picture went through in tiles.
+    """
+
+    pixels: Tensor
+    seconds: float
+    tiled: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Name something that restores pictures.
+
+    Attributes:
+        name: of the model or the baseline.
+        sha256: of the weights; empty for a baseline.
+        restore: restores the degraded picture of a sample and does not look at the clean one.
+        device: where it runs.
+        dtype: precision of its inner values.
+        tile: side of the tiles, or None for whole pictures.
+        complexity: of the network for 256 x 256 pixels, or None.
+    """
+
+    name: str
+    sha256: str
+    restore: Callable[[Sample], Restored]
+    device: str = "cpu"
+    dtype: str = "float32"
+    tile: int | None = None
+    complexity: Complexity | None = None
+
+
+def network(
+    loaded: LoadedModel,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    tile: int | None = None,
+    reporter: Reporter = _SILENT,
+) -> Method:
+    """Return a network that pools over the whole picture, as in the papers' tests.
+
+    Pictures above LARGEST_WHOLE pixels, or for which memory runs out, go through in tiles; so do
+    all pictures when a tile is given.
+
+    Args:
+        loaded: network and card; the network moves to the device.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto, bfloat16, float16 or float32.
+        tile: side of the tiles.
+        reporter: told of tiles and of what has to give way.
+
+    Raises:
+        UsageError: an unknown device or dtype.
+        UnavailableError: the named device is not there.
+    """
+    complexity = count_macs(loaded.model)
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place, loaded.model.spec.dtypes)
+    runner = _Network(loaded, place, precision, tile, reporter)
+    return Method(
+        loaded.card.name,
+        loaded.card.sha256,
+        runner.restore,
+        str(place),
+        str(precision).removeprefix("torch."),
+        tile,
+        complexity,
+    )
+
+
+@dataclass(frozen=True)
+class _Network:
+    loaded: LoadedModel
+    device: torch.device
+    dtype: torch.dtype
+    tile: int | None
+    reporter: Reporter
+
+    def restore(self, sample: Sample) -> Restored:
+        """Restore a picture by the domain of the card, whole where that is possible."""
+        image = sample.degraded
+        told = self.loaded.model.spec.noise_input is NoiseInput.STD_MAP
+        noise = measure_noise(image, self.loaded.model.spec, sample.sigma if told else None)
+        domain = enter(image, self.loaded.card, noise)
+
+        def restored(run: Callable[[Tensor, float | None], Tensor], *, tiled: bool) -> Restored:
+            started = time.perf_counter()
+            results = [run(domain.values[list(p)], domain.noise_std) for p in domain.passes]
+            seconds = time.perf_counter() - started
+            return Restored(domain.leave(results), seconds, tiled)
+
+        if self.tile is None and image.height * image.width <= LARGEST_WHOLE:
+            try:
+                return restored(self._whole, tiled=False)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            empty_cache(self.device)
+            self.reporter.note(f"{image.metadata.path}: falling back to tiles, memory ran out")
+        return restored(self._tiled, tiled=True)
+
+    def _whole(self, values: Tensor, noise_std: float | None) -> Tensor:
+        model = self.loaded.model.to(self.device)
+        degraded = values[None].to(self.device)
+        std = None if noise_std is None else torch.full_like(degraded[:, :1], noise_std)
+        mixed = self.dtype is not torch.float32
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
+        ):
+            restored: Tensor = model(degraded, std)[0].float().cpu()
+        if not restored.isfinite().all():
+            remedy = "use --dtype float32" if mixed else "check the picture"
+            raise RestorekitError(
+                f"{self.loaded.card.name} gives values that are not finite; {remedy}"
+            )
+        return restored
+
+    def _tiled(self, values: Tensor, noise_std: float | None) -> Tensor:
+        dtype = str(self.dtype).removeprefix("torch.")
+        inference = Inference(self.loaded.model, str(self.device), dtype, self.tile, self.reporter)
+        return inference.run(values, range(len(values)), noise_std)
+
+
+def baseline(name: str, protocol: Protocol) -> Method:
+    """Return the degraded picture itself (none), or non-local means of OpenCV (nlm).
+
+    Raises:
+        UsageError: no such baseline, or one that does not fit the task.
+        UnavailableError: OpenCV is not installed.
+    """
+    if name == "none":
+        return Method("none", "", lambda sample: Restored(sample.degraded.pixels, 0.0))
+    if name != "nlm":
+        raise UsageError(f"there is no method {name!r}; use one of {', '.join(BASELINES)}")
+    if protocol.task != "denoise":
+        raise UsageError(f"nlm removes noise and has no meaning for {protocol.name}")
+    try:
+        import cv2 as cv2
+    except ImportError:
+        raise UnavailableError(
+            "nlm needs OpenCV; install it by: pip install 'restorekit[classic]'"
+        ) from None
+    return Method("nlm", "", non_local_means, dtype="uint8")
+
+
+def non_local_means(sample: Sample) -> Restored:
+    """Denoise by OpenCV's fast non-local means (Buades et al., 2005), windows of 7 and 21 pixels.
+
+    The picture is clipped and rounded to 8 bits, the only kind that OpenCV takes. The strength h
+    is NLM_COLOUR (of lightness and of colour) or NLM_GREY times sigma, which is measured where no
+    noise was added.
+    """
+    import cv2
+    import numpy as np
+
+    degraded = sample.degraded.pixels
+    sigma = 255 * estimate_noise_std(degraded) if sample.sigma is None else sample.sigma
+    pixels = (degraded.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    started = time.perf_counter()
+    if pixels.shape[2] == 1:
+        restored = cv2.fastNlMeansDenoising(np.ascontiguousarray(pixels), h=NLM_GREY * sigma)
+        restored = restored.reshape(pixels.shape)
+    else:
+        h = NLM_COLOUR * sigma
+        bgr = np.ascontiguousarray(pixels[..., ::-1])
+        restored = cv2.fastNlMeansDenoisingColored(bgr, h=h, hColor=h)[..., ::-1]
+    seconds = time.perf_counter() - started
+    values = torch.from_numpy(np.ascontiguousarray(restored)).permute(2, 0, 1)
+    return Restored(values.float() / 255, seconds)
