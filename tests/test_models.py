@@ -9,8 +9,9 @@ from torch import Tensor
 
 from restorekit.errors import ConfigError
 from restorekit.models import NoiseInput, RestorationModel, architectures, create_model
-from restorekit.models.blocks import START_SCALE, ChannelAttention, KBBlock, LayerNorm
+from restorekit.models.blocks import START_SCALE, ChannelAttention, LayerNorm
 from restorekit.models.complexity import count_macs
+from restorekit.models.kbnet import KBBlock
 from restorekit.models.registry import Batch
 
 NAMES = sorted(name for name in architectures() if name.startswith("kbnet"))

@@ -16,6 +16,7 @@ from restorekit.engine.train import CHECKPOINT_FILE, train
 from restorekit.engine.training_log import LOG_FILE
 from restorekit.errors import ConfigError, RestorekitError
 from restorekit.hub import load_model
+from tests.pair_folders import LAYOUTS, lay_out
 
 TINY = {
     "architecture": "kbnet_xs",
@@ -242,6 +243,48 @@ def test_a_run_starts_from_given_weights(photographs: Path, tmp_path: Path) -> N
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pairs_of_every_layout_are_trained_on(tmp_path: Path, layout: str) -> None:
+    lay_out(tmp_path / "data", layout)
+    network = {**TINY["config"], "noise_map": False}
+    settings = {"pairs": True, "config": network, "steps": 2, "ema": 0.0}
+    result = train(config(tmp_path / "data", tmp_path / "run", **settings))
+    assert list(result.validation_psnr) == ["validation"]
+    assert 15 < result.validation_psnr["validation"] < 35
+
+
+def test_training_on_pairs_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    lay_out(tmp_path / "data", "GoPro")
+    settings = {"pairs": True, "config": {**TINY["config"], "noise_map": False}, "mixup": True}
+    train(config(tmp_path / "data", tmp_path / "whole", **settings))
+    calls = iter(range(100))
+    parts = config(tmp_path / "data", tmp_path / "parts", **settings)
+    train(parts, stop=lambda: next(calls) == 3)
+    train(parts, resume=True)
+    goal = trained_weights(tmp_path / "whole")
+    for name, tensor in trained_weights(tmp_path / "parts").items():
+        assert torch.equal(goal[name], tensor), name
+
+
+def test_pairs_need_a_network_that_is_not_told_the_noise(tmp_path: Path) -> None:
+    lay_out(tmp_path / "data", "SIDD")
+    with pytest.raises(ConfigError, match="set noise_map = false"):
+        train(config(tmp_path / "data", tmp_path / "run", pairs=True))
+
+
+def test_a_checkpoint_older_than_a_setting_goes_on(photographs: Path, tmp_path: Path) -> None:
+    calls = iter(range(100))
+    train(config(photographs, tmp_path / "run"), stop=lambda: next(calls) == 2)
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    state = torch.load(path, weights_only=True)
+    settings = json.loads(state["config"])
+    del settings["pairs"], settings["sigma"]
+    torch.save({**state, "config": json.dumps(settings)}, path)
+    with pytest.raises(ConfigError, match="other settings"):
+        train(config(photographs, tmp_path / "run", sigma=[0, 50]), resume=True)
+    assert train(config(photographs, tmp_path / "run"), resume=True).finished
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -253,6 +296,11 @@ def test_a_run_starts_from_given_weights(photographs: Path, tmp_path: Path) -> N
         ("finish = true", "finish needs max_minutes"),
         ("steps =", "is no TOML"),
         ("schedule = 'up'", "schedule must be one of cosine, step"),
+        ("sigma = 25", "sigma of the recipe should be of type tuple"),
+        ("sigma = ['low', 'high']", "sigma of the recipe should hold numbers"),
+        ("sigma = [50, 25]", "sigma is the least and the greatest deviation"),
+        ("sigma = [25]", "sigma is the least and the greatest deviation"),
+        ("pairs = true\nsigma = [25, 25]", "pairs bring their own noise"),
         ("progressive = [[1, 2]]", "progressive has rows of steps, patch and batch size"),
     ],
 )

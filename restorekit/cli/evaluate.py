@@ -31,7 +31,7 @@ def evaluate(
             metavar="FOLDER",
             show_default=False,
             help="Clean pictures for the gaussian protocols; else pairs in its folders input and "
-            "target, or noisy and clean, in the same order by name.",
+            "target, or noisy and clean, paired by name.",
         ),
     ],
     protocol: Annotated[

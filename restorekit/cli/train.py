@@ -9,6 +9,7 @@ import typer
 
 from restorekit.cli.output import say, write_line
 from restorekit.cli.progress import reporting
+from restorekit.errors import UsageError
 
 
 def train(
@@ -16,7 +17,7 @@ def train(
         Path | None, typer.Argument(help="Recipe as TOML; without it, the defaults.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="What the network learns.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures, or of pairs.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.")
     ] = None,
@@ -32,6 +33,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from a checkpoint, if any.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            show_default=False,
+            help="Only draw the loss and PSNR of a run so far, to RUN/curves.png.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Train a model from a folder of clean pictures.
@@ -39,6 +48,14 @@ def train(
     A run that was stopped (Ctrl-C, SIGTERM, --max-minutes) goes on with --resume, and its folder
     is a model: restorekit denoise photo.jpg --model runs/train.
     """
+    if plot is not None:
+        if recipe is not None:
+            raise UsageError("--plot trains nothing; leave out the recipe")
+        from restorekit.engine.curves import draw_curves
+
+        write_line(str(draw_curves(plot)))
+        return
+
     from restorekit.engine.recipe import TrainConfig
     from restorekit.engine.train import train as train_model
 

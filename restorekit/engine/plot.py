@@ -99,7 +99,7 @@ def _panel(title: str, points: list[_Point]) -> Iterator[Shape]:
         yield from (Dot(x, 38, colour), Text(x + 10, 42, words, SOFT))
     yield Text(14, TOP - 12, "PSNR (dB)", SOFT)
     yield Text(RIGHT, HEIGHT - 10, "GMACs in layers, 256 x 256", SOFT, "end")
-    for label in _linear_ticks(low, high):
+    for label in linear_ticks(low, high):
         y = down(float(label))
         yield from (Line(LEFT, y, RIGHT, y, GRID), Text(LEFT - 8, y + 4, label, SOFT, "end"))
     for gmacs in _log_ticks(first, last):
@@ -138,7 +138,7 @@ def _is_free(box: _Box, taken: list[_Box]) -> bool:
     )
 
 
-def _linear_ticks(low: float, high: float) -> list[str]:
+def linear_ticks(low: float, high: float) -> list[str]:
     third = (high - low) / 3
     power = math.floor(math.log10(third))
     step = next(m * 10.0**power for m in (5, 2, 1) if m * 10.0**power <= third)

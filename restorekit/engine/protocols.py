@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restorekit.errors import DecodeError, NoInputError, UsageError
+from restorekit.datasets import KNOWN_PAIRS, find_pairs, pictures_below
+from restorekit.errors import ConfigError, DecodeError, NoInputError, UsageError
 from restorekit.image import Image, Layout, Transfer
-from restorekit.io import is_image_path, read_image
+from restorekit.io import read_image
 from restorekit.metrics import Protocol
 from restorekit.ops.color import luma
-
-PAIR_FOLDERS = (("input", "target"), ("noisy", "clean"))
 
 
 @dataclass(frozen=True)
@@ -54,37 +53,30 @@ def find_sources(protocol: Protocol, folder: Path) -> list[Source]:
     """Return the pictures of a data folder, sorted by path.
 
     Where noise is added, every picture below the folder is a clean one. Else the folder holds
-    `input` and `target`, or `noisy` and `clean`, with as many pictures each: sorted by stem, the
-    first of one belongs to the first of the other, and so on.
+    pairs as datasets.find_pairs knows them.
 
     Raises:
         NoInputError: the folder does not exist, holds no pictures or no pairs.
-        UsageError: the two folders of pairs differ in number.
+        UsageError: a file has no partner.
     """
     if not folder.is_dir():
         raise NoInputError(f"{folder}: no such folder of pictures")
     if protocol.sigmas:
-        return [Source(str(path.relative_to(folder)), path) for path in _pictures(folder)]
-    for degraded, clean in PAIR_FOLDERS:
-        if (folder / degraded).is_dir() and (folder / clean).is_dir():
-            return _pairs(folder, folder / degraded, folder / clean)
-    known = ", or ".join(" and ".join(names) for names in PAIR_FOLDERS)
-    raise NoInputError(f"{folder}: no pairs there; {protocol.name} needs its folders {known}")
-
-
-def _pairs(folder: Path, degraded: Path, clean: Path) -> list[Source]:
-    pairs = [sorted(_pictures(part), key=lambda path: path.stem) for part in (degraded, clean)]
-    if len(pairs[0]) != len(pairs[1]):
-        counts = f"{len(pairs[0])} and {len(pairs[1])}"
-        raise UsageError(f"{degraded} and {clean} hold {counts} pictures; pairs need equal numbers")
-    return [Source(str(a.relative_to(folder)), b, a) for a, b in zip(*pairs, strict=True)]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and is_image_path(p)]
-    if not paths:
-        raise NoInputError(f"{folder}: no picture there")
-    return paths
+        paths = pictures_below(folder)
+        if not paths:
+            raise NoInputError(f"{folder}: no picture there")
+        return [Source(str(path.relative_to(folder)), path) for path in paths]
+    try:
+        pairs = find_pairs(folder)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    if not pairs:
+        raise NoInputError(
+            f"{folder}: no pairs there; {protocol.name} needs its folders {KNOWN_PAIRS}"
+        )
+    return [
+        Source(str(pair.degraded.relative_to(folder)), pair.clean, pair.degraded) for pair in pairs
+    ]
 
 
 def digest(source: Source) -> str:

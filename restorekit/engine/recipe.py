@@ -38,7 +38,8 @@ class TrainConfig:
         name: name of the trained model, `architecture.training`.
         architecture: network in the registry.
         config: settings of the network.
-        data: folders of clean pictures.
+        data: folders of clean pictures, or of pairs.
+        pairs: whether data holds degraded and clean files, see datasets.find_pairs.
         run: folder of checkpoints, log and weights.
         cache: folder of decoded pictures.
         start: model whose weights are the start, or empty for fresh ones.
@@ -47,6 +48,7 @@ class TrainConfig:
         patch: side of the crops in pixels.
         progressive: rows of (steps, patch, batch size) in turn, in place of the three above.
         accumulate: pieces that a process cuts its share of a batch into, to save memory.
+        sigma: range of the noise deviations that are drawn, in 0-255 units.
         mixup: whether half of the samples are mixtures of two.
         workers: threads that prepare the next batch meanwhile, 0 for none.
         schedule: cosine, or step: times decay every decay_every steps.
@@ -67,8 +69,8 @@ class TrainConfig:
         tensorboard: whether the log goes to TensorBoard too (extra `train`).
         seed: of weights, crops and noise.
         validate_every: steps between validations and checkpoints.
-        holdout: every how many pictures one is kept for validation.
-        validation_sigma: noise of the validation, in 0-255 units.
+        holdout: every how many pictures or pairs one is kept for validation.
+        validation_sigma: noise of the validation, in 0-255 units; not for pairs.
         validation_crop: side of the validation pictures.
         max_minutes: wall-clock limit of the whole run, 0 for none.
         finish: whether the schedule ends with the limit; else the run stays resumable.
@@ -81,6 +83,7 @@ class TrainConfig:
     architecture: str = "kbnet_xs"
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: tuple[str, ...] = ()
+    pairs: bool = False
     run: str = "runs/train"
     cache: str = "runs/cache"
     start: str = ""
@@ -89,6 +92,7 @@ class TrainConfig:
     patch: int = 96
     progressive: tuple[tuple[int, int, int], ...] = ()
     accumulate: int = 1
+    sigma: tuple[float, float] = (0.0, 75.0)
     mixup: bool = False
     workers: int = 0
     schedule: str = "cosine"
@@ -126,6 +130,10 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be above 0")
         if any(len(row) != 3 or min(row) <= 0 for row in self.progressive):
             raise ConfigError("progressive has rows of steps, patch and batch size, all above 0")
+        if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
+            raise ConfigError("sigma is the least and the greatest deviation, from 0 to 255")
+        if self.pairs and self.sigma != TrainConfig.sigma:
+            raise ConfigError("pairs bring their own noise; leave sigma out")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}")
         if self.flat_steps >= self.total_steps:
@@ -215,5 +223,9 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} of the recipe should be of type {type(default).__name__}"
                 )
+            if isinstance(default, tuple) and any(isinstance(item, float) for item in default):
+                if not all(isinstance(item, int | float) for item in value):
+                    raise ConfigError(f"{name} of the recipe should hold numbers")
+                value = tuple(float(item) for item in value)
             typed[name] = value
         return cls(**typed)

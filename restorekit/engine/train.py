@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from restorekit.datasets import PictureCache, SyntheticPairs, find_pictures
 from restorekit.engine.device import keep_freed_memory
 from restorekit.engine.processes import Processes, join_processes
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.engine.training_data import training_pairs
 from restorekit.engine.training_log import TrainingLog
-from restorekit.engine.validation import validation_psnr
+from restorekit.engine.validation import validation_psnr, validation_samples
 from restorekit.errors import ConfigError, RestorekitError
 from restorekit.hub import ModelCard, load_model, save_model
 from restorekit.io.atomic import atomic_path
@@ -40,7 +40,6 @@ from restorekit.models.registry import (
     create_model,
     torch_dtype,
 )
-from restorekit.tasks import TASKS
 
 CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FOLDER = "best"
@@ -118,7 +117,7 @@ class _Trainer:
         self.checkpoint = self.folder / CHECKPOINT_FILE
         self.dtype = torch_dtype(config.dtype)
         self.model = self._fresh_model()
-        self.pairs = self._pairs()
+        self.pairs = training_pairs(config, self.model.spec, processes, self.reporter)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
@@ -156,32 +155,13 @@ class _Trainer:
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device).train()
 
-    def _pairs(self) -> SyntheticPairs:
-        config = self.config
-        paths = find_pictures([Path(folder) for folder in config.data])
-        if self.processes.rank:
-            self.processes.wait()
-        self.reporter.start(len(paths), "decoding pictures")
-        cache = PictureCache.build(
-            paths, Path(config.cache), lambda done, total: self.reporter.advance()
-        )
-        self.reporter.finish()
-        if not self.processes.rank:
-            self.processes.wait()
-        chosen = tuple(n for n in range(len(cache)) if n % config.holdout)
-        if not chosen:
-            raise ConfigError("too few pictures: none is left beside the validation")
-        gray = self.model.spec.in_channels == 1
-        degrade = TASKS[config.task].degrade
-        return SyntheticPairs(cache, chosen, degrade, config.seed, config.mixup, gray)
-
     def load(self) -> None:
         """Take up the state of the run folder's checkpoint."""
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, UnpicklingError) as error:
             raise ConfigError(f"{self.checkpoint} cannot be read; is it of another run?") from error
-        if state["config"] != self._binding_settings():
+        if _completed(state["config"]) != _binding_settings(self.config):
             raise ConfigError(f"{self.checkpoint} comes from a run with other settings")
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
@@ -192,18 +172,11 @@ class _Trainer:
         if self.log is not None:
             self.log.cut(self.step)
 
-    def _binding_settings(self) -> str:
-        """Return the settings that a resumed run must share, as JSON."""
-        free = {"run", "cache", "data", "max_minutes", "finish", "licence", "data_note", "start"}
-        free |= {"workers", "tensorboard", "compile"}
-        settings = dataclasses.asdict(self.config)
-        return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
-
     def _save(self) -> None:
         if not self.processes.rank:
             self.folder.mkdir(parents=True, exist_ok=True)
             state = {
-                "config": self._binding_settings(),
+                "config": _binding_settings(self.config),
                 "model": self.model.state_dict(),
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
@@ -351,16 +324,10 @@ class _Trainer:
     def _validate_and_log(self, entry: dict[str, float]) -> None:
         if self.log is None:
             return
-        model, cache, config = self._averaged_model(), self.pairs.cache, self.config
-        kept = range(0, len(cache), config.holdout)
+        model = self._averaged_model()
         self.scores = {
-            f"validation sigma {sigma:g}": round(
-                validation_psnr(
-                    model, cache, kept, sigma, config.validation_crop, self._precision()
-                ),
-                4,
-            )
-            for sigma in config.validation_sigma
+            name: round(validation_psnr(model, samples, self._precision()), 4)
+            for name, samples in validation_samples(self.pairs, self.config).items()
         }
         self.log.write(entry, self.scores)
         numbers = ", ".join(f"{value:.2f} dB" for value in self.scores.values())
@@ -372,3 +339,17 @@ class _Trainer:
         if mean > self.best:
             self.best = mean
             save_model(model, self._card(), self.folder / BEST_FOLDER)
+
+
+def _binding_settings(config: TrainConfig) -> str:
+    """Return the settings that a resumed run must share, as JSON."""
+    free = {"run", "cache", "data", "max_minutes", "finish", "licence", "data_note", "start"}
+    free |= {"workers", "tensorboard", "compile"}
+    settings = dataclasses.asdict(config)
+    return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
+
+
+def _completed(settings: str) -> str:
+    """Return binding settings with the defaults of those that are younger than the checkpoint."""
+    defaults = json.loads(_binding_settings(TrainConfig()))
+    return json.dumps({**defaults, **json.loads(settings)}, sort_keys=True)

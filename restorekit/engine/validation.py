@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
 import torch
 
-from restorekit.datasets import PictureCache
+from restorekit.datasets import PairedFolder, TrainingPairs
 from restorekit.degradations import gaussian_noise
+from restorekit.engine.recipe import TrainConfig
 from restorekit.metrics import psnr
-from restorekit.models.registry import RestorationModel
-from restorekit.ops.color import luma
+from restorekit.models.registry import Batch, RestorationModel
 
 
 def validation_psnr(
-    model: RestorationModel,
-    cache: PictureCache,
-    numbers: range,
-    sigma: float,
-    side: int,
-    precision: torch.autocast,
+    model: RestorationModel, samples: Iterable[Batch], precision: torch.autocast
 ) -> float:
-    """Return the mean PSNR in dB over the centres of some pictures with white Gaussian noise.
+    """Return the mean PSNR in dB over some pairs.
 
     Args:
         model: network in evaluation mode, on its device.
-        cache: clean pictures.
-        numbers: those to use; each has its own fixed noise.
-        sigma: deviation of the noise in 0-255 units.
-        side: largest side of the centres.
+        samples: pairs, each a batch of one.
         precision: autocast to run in.
     """
     device = next(model.parameters()).device
     scores = []
-    for number in numbers:
-        height, width = cache.shapes[number]
-        h, w = min(side, height), min(side, width)
-        crop = cache.crop(number, (height - h) // 2, (width - w) // 2, h, w)
-        clean = crop.float()[None].div(255)
-        if model.spec.in_channels == 1:
-            clean = luma(clean)
-        generator = torch.Generator().manual_seed(number)
-        std = torch.full((1, 1, 1, 1), sigma / 255)
-        noisy = gaussian_noise(clean, std, generator).to(device)
+    for sample in samples:
+        held = sample.to(device)
         with torch.no_grad(), precision:
-            restored = model(noisy, std.to(device)).float().cpu()
-        scores.append(psnr(restored.clamp(0, 1), clean))
+            restored = model(held.degraded, held.noise_std).float().cpu()
+        scores.append(psnr(restored.clamp(0, 1), sample.clean))
     return sum(scores) / len(scores)
+
+
+def validation_samples(pairs: TrainingPairs, config: TrainConfig) -> Mapping[str, Iterator[Batch]]:
+    """Return the centres of the pictures that are kept back, by what a score is called."""
+    count = len(pairs.cache) // pairs.pictures_each
+    kept = range(0, count, config.holdout)
+    if isinstance(pairs, PairedFolder):
+        return {"validation": _held_pairs(pairs, kept, config.validation_crop)}
+    return {
+        f"validation sigma {sigma:g}": _noisy_centres(pairs, kept, sigma, config.validation_crop)
+        for sigma in config.validation_sigma
+    }
+
+
+def _held_pairs(pairs: PairedFolder, kept: Sequence[int], side: int) -> Iterator[Batch]:
+    for scene in kept:
+        degraded, clean = pairs.centre(scene, side)[:, None]
+        yield Batch(degraded, clean)
+
+
+def _noisy_centres(
+    pairs: TrainingPairs, kept: Sequence[int], sigma: float, side: int
+) -> Iterator[Batch]:
+    """Yield clean centres with white Gaussian noise, for each its own and always the same."""
+    for scene in kept:
+        clean = pairs.centre(scene, side)
+        generator = torch.Generator().manual_seed(scene)
+        std = torch.full((1, 1, 1, 1), sigma / 255)
+        yield Batch(gaussian_noise(clean, std, generator), clean, std)

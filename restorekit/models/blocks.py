@@ -111,47 +111,6 @@ def simple_gate(features: Tensor) -> Tensor:
     return first * second
 
 
-class KBBlock(nn.Module):
-    """Fuse depthwise, channel-attention and kernel-basis branches, then a gated feed-forward."""
-
-    def __init__(self, channels: int, bases: int, lightweight: bool, ffn_scale: float) -> None:
-        """Build the block; without bases the values pass unchanged."""
-        super().__init__()
-        size, groups = (3, channels) if lightweight else (5, channels // 4)
-        self.norm1 = LayerNorm(channels)
-        self.spatial = nn.Sequential(
-            nn.Conv2d(channels, channels, 1),
-            nn.Conv2d(channels, channels, size, padding=size // 2, groups=groups),
-        )
-        self.attention = ChannelAttention(channels, channels)
-        self.values = nn.Sequential(
-            nn.Conv2d(channels, channels, 1),
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-        )
-        self.coefficients = Coefficients(channels, bases, min(channels, 32)) if bases else None
-        self.kernels = KernelBasis(channels, bases, 4) if bases else None
-        self.project = ScaledConv(channels, channels, 1)
-        self.beta = nn.Parameter(torch.full((channels,), START_SCALE))
-        self.norm2 = LayerNorm(channels)
-        hidden = int(channels * ffn_scale)
-        self.expand = nn.Conv2d(channels, hidden, 1)
-        self.reduce = ScaledConv(hidden // 2, channels, 1)
-        self.gamma = nn.Parameter(torch.full((channels,), START_SCALE))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (B, C, H, W) features."""
-        normal = self.norm1(features)
-        values: Tensor = self.values(normal)
-        if self.kernels is not None and self.coefficients is not None:
-            values = self.kernels(values, self.coefficients(normal))
-        fused = values * self.spatial(normal) * self.attention(normal)
-        projected: Tensor = self.project(fused, self.beta)
-        fused = features + projected
-        gated = simple_gate(self.expand(self.norm2(fused)))
-        widened: Tensor = self.reduce(gated, self.gamma)
-        return fused + widened
-
-
 def pad(picture: Tensor, multiple: int, mode: str) -> Tensor:
     """Extend the right and the bottom of a (B, C, H, W) picture to multiples by an F.pad mode."""
     height, width = picture.shape[2:]

@@ -14,7 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restorekit.models.blocks import KBBlock, pad
+from restorekit.errors import ConfigError
+from restorekit.models.aggregation import (
+    AGGREGATIONS,
+    KERNEL_BASIS,
+    WINDOW,
+    SoftmaxCoefficients,
+    replacement,
+)
+from restorekit.models.blocks import (
+    START_SCALE,
+    ChannelAttention,
+    Coefficients,
+    KernelBasis,
+    LayerNorm,
+    ScaledConv,
+    pad,
+    simple_gate,
+)
 from restorekit.models.registry import (
     ModelSpec,
     NoiseInput,
@@ -22,6 +39,8 @@ from restorekit.models.registry import (
     Tiling,
     register_model,
 )
+
+BRANCHES = ("dw", "dw+ca", "dw+ca+kba")
 
 
 @dataclass(frozen=True)
@@ -34,9 +53,14 @@ class KBNetSConfig:
         encoder_blocks: blocks of each encoder level.
         middle_blocks: blocks of the lowest level.
         decoder_blocks: blocks of each decoder level, lowest first.
-        bases: kernel bases of every block.
+        bases: kernel bases of every block, 4 to 128 in Table 8; 0 leaves only their values.
         lightweight: 3x3 depthwise instead of 5x5 grouped spatial branch (SIDD, SenseNoise).
         ffn_scale: channels of the feed-forward part, relative to its input.
+        aggregation: kba, or what stands in its place in Table 7: kba-softmax (coefficients that
+            sum to 1), dynamic (one mixture of the bases a picture), kernel-prediction (a
+            depthwise kernel a pixel) or window (shifted-window self-attention).
+        branches: dw (spatial), dw+ca (and channel attention) or dw+ca+kba (and the aggregation),
+            as in Table 9.
     """
 
     channels: int = 3
@@ -47,6 +71,17 @@ class KBNetSConfig:
     bases: int = 32
     lightweight: bool = False
     ffn_scale: float = 2.0
+    aggregation: str = "kba"
+    branches: str = "dw+ca+kba"
+
+    def __post_init__(self) -> None:
+        """Check the switches."""
+        if self.aggregation not in AGGREGATIONS:
+            raise ConfigError(f"aggregation must be one of {', '.join(AGGREGATIONS)}")
+        if self.branches not in BRANCHES:
+            raise ConfigError(f"branches must be one of {', '.join(BRANCHES)}")
+        if self.aggregation == "dynamic" and not self.bases:
+            raise ConfigError("dynamic aggregation needs bases")
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,67 @@ class KBNetXSConfig:
     decoder_blocks: tuple[int, ...] = (2, 2, 2)
     bases: tuple[int, ...] = (0, 8, 8, 16)
     noise_map: bool = True
+
+
+class KBBlock(nn.Module):
+    """Fuse depthwise, channel-attention and kernel-basis branches, then a gated feed-forward."""
+
+    def __init__(
+        self,
+        channels: int,
+        bases: int,
+        lightweight: bool,
+        ffn_scale: float,
+        *,
+        aggregation: str = "kba",
+        branches: str = "dw+ca+kba",
+        shifted: bool = False,
+    ) -> None:
+        """Build the block; without bases the values of kernel basis attention pass unchanged."""
+        super().__init__()
+        size, groups = (3, channels) if lightweight else (5, channels // 4)
+        self.norm1 = LayerNorm(channels)
+        self.spatial = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.Conv2d(channels, channels, size, padding=size // 2, groups=groups),
+        )
+        self.attention = ChannelAttention(channels, channels) if "ca" in branches else None
+        self.values: nn.Module | None = None
+        self.coefficients: Coefficients | None = None
+        self.kernels: KernelBasis | None = None
+        if "kba" in branches and aggregation in KERNEL_BASIS:
+            self.values = nn.Sequential(
+                nn.Conv2d(channels, channels, 1),
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            )
+            if bases:
+                predictor = Coefficients if aggregation == "kba" else SoftmaxCoefficients
+                self.coefficients = predictor(channels, bases, min(channels, 32))
+                self.kernels = KernelBasis(channels, bases, 4)
+        elif "kba" in branches:
+            self.values = replacement(aggregation, channels, bases, shifted)
+        self.project = ScaledConv(channels, channels, 1)
+        self.beta = nn.Parameter(torch.full((channels,), START_SCALE))
+        self.norm2 = LayerNorm(channels)
+        hidden = int(channels * ffn_scale)
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.reduce = ScaledConv(hidden // 2, channels, 1)
+        self.gamma = nn.Parameter(torch.full((channels,), START_SCALE))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, C, H, W) features."""
+        normal = self.norm1(features)
+        values = None if self.values is None else self.values(normal)
+        if self.kernels is not None and self.coefficients is not None:
+            values = self.kernels(values, self.coefficients(normal))
+        fused = self.spatial(normal) if values is None else values * self.spatial(normal)
+        if self.attention is not None:
+            fused = fused * self.attention(normal)
+        projected: Tensor = self.project(fused, self.beta)
+        fused = features + projected
+        gated = simple_gate(self.expand(self.norm2(fused)))
+        widened: Tensor = self.reduce(gated, self.gamma)
+        return fused + widened
 
 
 class _GatedUNet(nn.Module):
@@ -128,16 +224,25 @@ class KBNetS(RestorationModel):
         def stage(level: int, channels: int, blocks: int) -> nn.Sequential:
             return nn.Sequential(
                 *(
-                    KBBlock(channels, config.bases, config.lightweight, config.ffn_scale)
-                    for _ in range(blocks)
+                    KBBlock(
+                        channels,
+                        config.bases,
+                        config.lightweight,
+                        config.ffn_scale,
+                        aggregation=config.aggregation,
+                        branches=config.branches,
+                        shifted=number % 2 == 1,
+                    )
+                    for number in range(blocks)
                 )
             )
 
+        grid = WINDOW if config.aggregation == "window" else 1
         self.config = config
         self.spec = ModelSpec(
             in_channels=config.channels,
             out_channels=config.channels,
-            multiple_of=1 << len(config.encoder_blocks),
+            multiple_of=grid << len(config.encoder_blocks),
             overlap=64,
             tiling=Tiling.APPROXIMATE,
             tolerance=5 / 255,

@@ -11,17 +11,16 @@ if TYPE_CHECKING:
 
     from restorekit.models.registry import Batch
 
-LARGEST_SIGMA = 75 / 255
 
-
-def degrade(clean: Tensor, generator: Generator) -> Batch:
-    """Add white Gaussian noise of a deviation drawn for every picture from [0, 75/255]."""
+def degrade(clean: Tensor, generator: Generator, sigma: tuple[float, float] = (0.0, 75.0)) -> Batch:
+    """Add white Gaussian noise of a deviation drawn for every picture from a range in 0-255."""
     import torch
 
     from restorekit.degradations import gaussian_noise
     from restorekit.models.registry import Batch
 
-    std = torch.rand(len(clean), 1, 1, 1, generator=generator) * LARGEST_SIGMA
+    low, high = (bound / 255 for bound in sigma)
+    std = torch.rand(len(clean), 1, 1, 1, generator=generator) * (high - low) + low
     return Batch(gaussian_noise(clean, std, generator), clean, std)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from restorekit.models.registry import Batch
+
+
+class Degrade(Protocol):
+    """Make training pairs from (B, C, H, W) clean pictures in [0, 1]."""
+
+    def __call__(
+        self, clean: Tensor, generator: Generator, sigma: tuple[float, float] = ...
+    ) -> Batch:
+        """Return pairs; sigma is the range of noise deviations in 0-255 units."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Task:
         name: verb on the command line.
         summary: one line for the help.
         default_model: bundled model for colour pictures.
-        degrade: makes training pairs from (B, C, H, W) clean pictures in [0, 1].
+        degrade: makes training pairs from clean pictures.
         default_gray_model: bundled model for grey pictures, or None to use the colour model.
         burst: whether many frames give one picture.
         takes_noise_level: whether --noise has a meaning.
@@ -29,7 +37,7 @@ class Task:
     name: str
     summary: str
     default_model: str
-    degrade: Callable[[Tensor, Generator], Batch]
+    degrade: Degrade
     default_gray_model: str | None = None
     burst: bool = False
     takes_noise_level: bool = False
