@@ -141,7 +141,7 @@ def picture_facts(path: Path) -> Facts:
         "noise_stated": _profile(metadata.noise.shot, metadata.noise.read)
         if metadata.noise
         else None,
-        "noise_estimated": _estimated_noise(image),
+        "noise_estimated": _estimated_noise(image) if image.pixels.isfinite().all() else None,
     }
 
 

@@ -16,6 +16,10 @@ SIGNATURES: dict[bytes, str] = {
     rb"\xff\xd8\xff": ".jpg",
     rb"RIFF....WEBP": ".webp",
     rb"II\*\0|MM\0\*": ".tif",
+    rb"FUJIFILMCCD-": ".raf",
+    rb"....ftypcrx ": ".cr3",
+    rb"IIRO|IIRS|MMOR": ".orf",
+    rb"IIU\0": ".rw2",
 }
 """First bytes of the formats that a pipe may carry; RAW files of the TIFF family pass as TIFF."""
 
@@ -54,7 +58,7 @@ def find_sources(
     missing = []
     for word in words:
         found = list(_expand(word, recursive, task, kept_out))
-        if not found and not os.path.lexists(word):
+        if not found and not os.path.exists(word):
             missing.append(word)
         for source in found:
             sources.setdefault(source.path.resolve(), source)

@@ -17,7 +17,9 @@ def train(
         Path | None, typer.Argument(help="Recipe as TOML; without it, the defaults.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="What the network learns.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures, or of pairs.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Folder of clean pictures, or of pairs.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.")
     ] = None,

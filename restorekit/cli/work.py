@@ -23,7 +23,7 @@ from restorekit.errors import NoInputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from restorekit.engine.reporter import Reporter
-    from restorekit.engine.restore import FileRecord, OutputOptions, RestoreOptions
+    from restorekit.engine.restore import FileRecord, Job, OutputOptions, RestoreOptions
     from restorekit.tasks import Task
 
 STREAM = "-"
@@ -51,7 +51,9 @@ class Work:
 
     def plan(self, output: OutputOptions, writer: RecordWriter) -> None:
         """Write the record that each input would have, and touch nothing."""
-        for record in self._records(self._planned(output)):
+        from restorekit.engine.restore import plan_files
+
+        for record in self._records(plan_files(self._jobs(), output)):
             writer.write(self._named(record))
 
     def run(
@@ -76,9 +78,9 @@ class Work:
         Raises:
             RestorekitError: no file can be restored, as without a model.
         """
-        from restorekit.engine.restore import Job, restore_files
+        from restorekit.engine.restore import restore_files
 
-        jobs = [Job(s.path, t) for s, t in zip(self.sources, self.targets, strict=True)]
+        jobs = self._jobs()
         reporter.start(len(jobs), "files")
         with closing(restore_files(jobs, task, options, output, reporter)) as finished:
             for record in self._records(finished):
@@ -101,19 +103,10 @@ class Work:
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
 
-    def _planned(self, output: OutputOptions) -> Iterator[FileRecord]:
-        from restorekit.engine.restore import FileRecord
+    def _jobs(self) -> list[Job]:
+        from restorekit.engine.restore import Job
 
-        for source, target in zip(self.sources, self.targets, strict=True):
-            record = FileRecord(str(source.path), str(target), status="planned")
-            if target.exists() and output.on_exist == "skip":
-                record = replace(record, status="skipped")
-            if target.exists() and output.on_exist == "error":
-                error = OutputError(f"{target} exists; see --on-exist")
-                record = replace(
-                    record, status="failed", exit_code=error.exit_code, error=str(error)
-                )
-            yield record
+        return [Job(s.path, t) for s, t in zip(self.sources, self.targets, strict=True)]
 
     def _records(self, found: Iterator[FileRecord]) -> Iterator[FileRecord]:
         from restorekit.engine.restore import FileRecord
@@ -157,12 +150,17 @@ def find_work(
 
     Raises:
         UsageError: the words contradict each other.
-        NoInputError: nothing matched.
+        NoInputError: nothing matched, or standard input is closed.
+        OutputError: standard output is closed.
     """
     from_stdin = STREAM in words
     to_stdout = output == STREAM or (from_stdin and output is None)
     if from_stdin and len(words) > 1:
         raise UsageError("- reads one picture from standard input and takes no other input")
+    if from_stdin and sys.stdin is None:
+        raise NoInputError("standard input is closed")
+    if to_stdout and sys.stdout is None:
+        raise OutputError("standard output is closed")
     if to_stdout and sys.stdout.isatty():
         raise UsageError("a picture is not for the terminal; give -o FILE or pipe it on")
     destination = parse_destination(None if to_stdout else output)
@@ -174,7 +172,9 @@ def find_work(
             words, recursive=recursive, task=task, kept_out=destination.folder
         )
     if not sources:
-        named = ", ".join(missing or words)
+        if missing:
+            raise NoInputError(f"{', '.join(missing)}: no such file")
+        named = ", ".join(words)
         raise NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
     if to_stdout:
         if len(sources) > 1:

@@ -39,8 +39,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return next(torch.device(kind) for kind in ("cuda", "mps", "cpu") if _count(kind) > 0)
-    kind, _, index = name.partition(":")
-    if kind not in DEVICES or (index and not index.isdecimal()):
+    kind, colon, index = name.partition(":")
+    if kind not in DEVICES[1:] or (colon and not index.isdecimal()):
         raise UsageError(f"{name!r} is no device; use one of {', '.join(DEVICES)}")
     if int(index or 0) >= _count(kind):
         raise UnavailableError(f"there is no device {name} here; use --device auto or cpu")
@@ -108,14 +108,19 @@ def _free_on_host() -> int:
         return _UNKNOWN_MEMORY
 
 
-def _free_in_container() -> int:
-    """Return what the control group (version 2) of this process may still take."""
-    folder = Path("/sys/fs/cgroup")
+def _free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what the control group (version 2) of this process may still take.
+
+    Pages of files that were read count as used there, but the system gives them up on demand.
+    """
     try:
         limit = int((folder / "memory.max").read_text())
-        return max(limit - int((folder / "memory.current").read_text()), 0)
-    except (OSError, ValueError):
+        used = int((folder / "memory.current").read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, StopIteration, ValueError):
         return 1 << 62
+    return max(limit - max(used - cached, 0), 0)
 
 
 def largest_tile(device: torch.device, free: int) -> int:

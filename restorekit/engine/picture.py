@@ -9,7 +9,7 @@ import torch
 from restorekit.engine.domain import enter, measure_noise
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
-from restorekit.errors import UsageError
+from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 
@@ -94,10 +94,14 @@ def restore_image(
         reporter: told of the tiles.
 
     Raises:
+        DecodeError: the picture holds infinite values or no numbers.
         UsageError: the model, the noise or the crop does not fit the picture.
         UnavailableError: the named device is not there.
         MemoryExhaustedError: memory ran out after every fallback.
     """
+    if not image.pixels.isfinite().all():
+        name = image.metadata.path or "the picture"
+        raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
     network = model.model
     inference = Inference(network, options.device, options.dtype, options.tile, reporter)
     noise = measure_noise(image, network.spec, options.noise)

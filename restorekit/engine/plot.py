@@ -139,6 +139,7 @@ def _is_free(box: _Box, taken: list[_Box]) -> bool:
 
 
 def linear_ticks(low: float, high: float) -> list[str]:
+    """Return round numbers between two others as labels, three to six of them."""
     third = (high - low) / 3
     power = math.floor(math.log10(third))
     step = next(m * 10.0**power for m in (5, 2, 1) if m * 10.0**power <= third)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = [
     "OutputOptions",
     "RestoreOptions",
     "RestoreReport",
+    "plan_files",
     "restore_files",
     "restore_image",
 ]
@@ -103,6 +104,20 @@ class _Work:
     image: Image | None = None
 
 
+def plan_files(jobs: Sequence[Job], output: OutputOptions) -> Iterator[FileRecord]:
+    """Yield the record that each file would have as far as its names tell, and touch nothing."""
+    targets = _Targets(jobs, output.on_exist)
+    for job in jobs:
+        record = FileRecord(str(job.source), str(job.target), status="planned")
+        try:
+            target = targets.choose(job)
+        except OutputError as error:
+            yield _failed(record, error)
+        else:
+            named = replace(record, status="skipped")
+            yield named if target is None else replace(record, output=str(target))
+
+
 def restore_files(
     jobs: Sequence[Job],
     task: Task,
@@ -149,7 +164,7 @@ def restore_files(
 
 
 class _Run:
-    """Hold what all files of a run share: the models, and the paths that are spoken for."""
+    """Hold what all files of a run share."""
 
     def __init__(
         self,
@@ -162,8 +177,7 @@ class _Run:
         """Load the model of the run."""
         self._task, self._options, self._output = task, options, output
         self._reporter = reporter
-        self._sources = {_identity(job.source) for job in jobs}
-        self._taken: set[Path] = set()
+        self._targets = _Targets(jobs, output.on_exist)
         self._models: dict[str, LoadedModel] = {}
         self._load(options.model or task.default_model)
 
@@ -184,7 +198,7 @@ class _Run:
         work = _Work(job, FileRecord(str(job.source), str(job.target)))
 
         def read() -> _Work:
-            target = self._target(job)
+            target = self._targets.choose(job)
             if target is None:
                 return replace(work, record=replace(work.record, status="skipped"))
             image = io.read_image(job.source)
@@ -244,14 +258,24 @@ class _Run:
             return image
         return raw.develop(image).crop(*self._options.crop)
 
-    def _target(self, job: Job) -> Path | None:
+
+class _Targets:
+    """Choose the output of each file among the paths that are not spoken for."""
+
+    def __init__(self, jobs: Sequence[Job], on_exist: str) -> None:
+        """Keep every input safe."""
+        self._on_exist = on_exist
+        self._sources = {_identity(job.source) for job in jobs}
+        self._taken: set[Path] = set()
+
+    def choose(self, job: Job) -> Path | None:
         """Return where to write, or None to skip the file.
 
         Raises:
             OutputError: the output is an input, exists, or belongs to another file of this run.
         """
         target = job.target
-        if self._output.on_exist == "rename":
+        if self._on_exist == "rename":
             number = 0
             while target.exists() or target.resolve() in self._taken:
                 number += 1
@@ -260,9 +284,9 @@ class _Run:
             raise OutputError(f"{target} is an input and is never written over; name another -o")
         if target.resolve() in self._taken:
             raise OutputError(f"{target} is the output of another input too; name another -o")
-        if target.exists() and self._output.on_exist == "skip":
+        if target.exists() and self._on_exist == "skip":
             return None
-        if target.exists() and self._output.on_exist == "error":
+        if target.exists() and self._on_exist == "error":
             raise OutputError(f"{target} exists; choose --on-exist skip, overwrite or rename")
         self._taken.add(target.resolve())
         return target

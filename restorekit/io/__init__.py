@@ -59,6 +59,8 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
     if not path.is_file():
         reason = "this is a folder" if path.is_dir() else "there is no such file"
         raise DecodeError(f"{path}: {reason}")
+    if not path.stat().st_size:
+        raise DecodeError(f"{path}: the file is empty")
     try:
         if _holds_raw(path):
             from restorekit.io.raw import read_raw

@@ -116,7 +116,7 @@ def read_sub_ifd(block: Buffer, ifd: Ifd, pointer: int, order: str) -> Ifd:
     """Return the directory that a tag of another points to; empty where there is none."""
     try:
         return read_ifd(block, int(ifd[pointer].numbers()[0]), order)[0]
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, OverflowError, ValueError):
         return {}
 
 
@@ -260,7 +260,7 @@ def carried(metadata: Metadata, strip: str, *, grey: bool) -> Metadata:
     if exif:
         try:
             exif = edit_exif(exif, metadata.orientation, keep_gps=strip == "none")
-        except (ValueError, struct.error):
+        except (IndexError, OverflowError, ValueError, struct.error):
             warnings.append("the EXIF block is damaged and was left out")
             exif = None
     if not exif and metadata.orientation != 1:
