@@ -59,3 +59,11 @@ def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> Non
     assert beneath.exists()
     assert remove_stale(tmp_path, recursive=True) == [beneath]
     assert all(path.exists() for path in keep)
+
+
+@pytest.mark.parametrize("letter", ["n", "é", "写"])
+def test_the_longest_names_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (251 // len(letter.encode())) + ".png")
+    with atomic_path(path) as part:
+        part.write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == [path]

@@ -182,6 +182,8 @@ def test_a_dry_run_touches_nothing(denoise: Run, tmp_path: Path) -> None:
     assert result.code == 0
     result = denoise(*words)
     assert [r["exit_code"] for r in result.records] == [0, 73]
+    result = denoise(*words, "--on-exist", "rename")
+    assert [Path(r["output"]).name for r in result.records] == ["a.png", "b_1.png"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.png"]
 
 
@@ -251,6 +253,15 @@ def test_a_pipe_that_is_no_picture(
     assert (result.code, result.out, result.err.count("\n")) == (65, "", 1)
     assert result.err.startswith("restorekit: error: standard input")
     assert denoise("-", picture(tmp_path / "a.png")).code == 2
+
+
+def test_closed_streams_are_named(
+    denoise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    result = denoise("-", "-o", tmp_path / "b.png")
+    assert result.code == 66
+    assert result.err == "restorekit: error: standard input is closed\n"
 
 
 def test_a_picture_is_not_poured_onto_a_terminal(

@@ -186,6 +186,11 @@ def test_the_picture_format_follows_the_output_or_the_option() -> None:
         picture_format(Destination(file=Path("x.jpg")), "png")
 
 
+def test_a_link_to_nowhere_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert found(tmp_path / "gone.png") == ([], [str(tmp_path / "gone.png")])
+
+
 @pytest.mark.parametrize(
     ("head", "name"),
     [
@@ -194,6 +199,10 @@ def test_the_picture_format_follows_the_output_or_the_option() -> None:
         (b"RIFF\n\0\0\0WEBPVP8 ", "stdin.webp"),
         (b"II*\0........", "stdin.tif"),
         (b"MM\0*........", "stdin.tif"),
+        (b"FUJIFILMCCD-RAW ", "stdin.raf"),
+        (b"\0\0\0\x18ftypcrx ", "stdin.cr3"),
+        (b"IIRO\x08\0\0\0", "stdin.orf"),
+        (b"IIU\0\x18\0\0\0", "stdin.rw2"),
         (b"", "stdin"),
     ],
 )

@@ -182,7 +182,15 @@ class TestFolder:
         with pytest.raises(UnavailableError, match="no readable safetensors"):
             hub.load_model(str(tmp_path))
 
-    @pytest.mark.parametrize("changes", [{"architecture": "resnet"}, {"config": {"width": "x"}}])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"architecture": "resnet"},
+            {"config": {"width": "x"}},
+            {"config": {"bases": -1}},
+            {"architecture": "kbnet_xs", "config": {"bases": [0]}},
+        ],
+    )
     def test_a_card_of_no_network_is_a_config_error(
         self, tmp_path: Path, changes: dict[str, object]
     ) -> None:

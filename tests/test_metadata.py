@@ -182,6 +182,23 @@ def test_no_damage_to_the_block_escapes_as_an_exception(data: st.DataObject) -> 
         assert with_exif(Metadata(), written.exif).orientation == 4
 
 
+@pytest.mark.parametrize("kind", [2, 11])
+def test_a_pointer_of_a_wrong_type_is_damage(kind: int) -> None:
+    infinity = struct.pack("<f", float("inf"))
+    for tag in (34665, 34853):
+        entry = struct.pack("<HHHI4sI", 1, tag, kind, 1, infinity, 0)
+        metadata = with_exif(Metadata(), b"II*\0\x08\0\0\0" + entry)
+        carried(metadata, "gps", grey=False)
+
+
+def test_a_block_of_nothing_but_damaged_positions_stays_a_block() -> None:
+    gps = struct.pack("<HHHIII", 1, 2, 5, 3, 0, 0)
+    main = struct.pack("<HHHIII", 1, 34853, 4, 1, 26, 0)
+    written = carried(with_exif(Metadata(), b"II*\0\x08\0\0\0" + main + gps), "gps", grey=False)
+    assert written.exif is not None
+    assert with_exif(Metadata(), written.exif).warnings == ()
+
+
 def test_xmp_that_still_speaks_of_positions_is_dropped() -> None:
     xmp = b"<rdf:li exif:GPS><b/></rdf:li>"
     left = carried(Metadata(xmp=xmp), "gps", grey=False)

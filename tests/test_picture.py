@@ -324,7 +324,9 @@ def test_a_crop_outside_is_refused() -> None:
         restore_image(picture(20, 30), identity(), options)
 
 
-@pytest.mark.parametrize("options", [{"strength": 1.1}, {"tile": 0}, {"noise": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"strength": 1.1}, {"tile": 0}, {"noise": -1.0}, {"crop": (0, 0, 5, 0)}]
+)
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         RestoreOptions(**options)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -139,6 +140,19 @@ def test_an_input_is_never_written_over(
     records = run((first, first), (second, alias), on_exist="overwrite")
     assert [record.exit_code for record in records] == [73, 73]
     assert first.read_bytes() == before
+
+
+def test_a_picture_with_infinite_values_is_a_damaged_one(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "a.tif", tmp_path / "b.tif"
+    for value in (np.inf, np.nan):
+        pixels = np.full((20, 20, 3), 0.5, np.float32)
+        pixels[3, 4, 1] = value
+        tifffile.imwrite(source, pixels, photometric="rgb")
+        (record,) = run((source, target))
+        assert record.exit_code == 65
+        assert record.error is not None
+        assert record.error.startswith(f"{source}: some pixels are infinite")
+        assert not target.exists()
 
 
 def test_two_inputs_never_share_an_output(run: Run, tmp_path: Path) -> None:

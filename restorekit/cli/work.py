@@ -85,19 +85,23 @@ class Work:
         with closing(restore_files(jobs, task, options, output, reporter)) as finished:
             for record in self._records(finished):
                 if record.status == "ok":
-                    self._deliver(record, compare, options.crop)
+                    self._deliver(record, compare, options.crop, output.strip)
                 writer.write(self._named(record))
                 reporter.advance()
         reporter.finish()
 
     def _deliver(
-        self, record: FileRecord, compare: Path | None, crop: tuple[int, int, int, int] | None
+        self,
+        record: FileRecord,
+        compare: Path | None,
+        crop: tuple[int, int, int, int] | None,
+        strip: str,
     ) -> None:
         """Show the output beside its input, and send it on to standard output."""
         if compare is not None:
             from restorekit.engine.compare import write_comparison
 
-            write_comparison(Path(record.input), Path(record.output), compare, crop)
+            write_comparison(Path(record.input), Path(record.output), compare, crop, strip)
         if self.to_stdout:
             with Path(record.output).open("rb") as file, quiet_pipe():
                 shutil.copyfileobj(file, sys.stdout.buffer)

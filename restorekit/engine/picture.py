@@ -48,6 +48,8 @@ class RestoreOptions:
             raise UsageError(f"a tile has at least one pixel, not {self.tile}")
         if isinstance(self.noise, float | int) and not 0 <= self.noise <= 255:
             raise UsageError(f"the noise {self.noise} is not between 0 and 255")
+        if self.crop is not None and min(self.crop[2:]) < 1:
+            raise UsageError(f"the crop {','.join(map(str, self.crop))} is empty")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def restore_image(
         UnavailableError: the named device is not there.
         MemoryExhaustedError: memory ran out after every fallback.
     """
-    if not image.pixels.isfinite().all():
+    if not torch.stack(image.pixels.aminmax()).isfinite().all():
         name = image.metadata.path or "the picture"
         raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
     network = model.model

@@ -171,7 +171,7 @@ def load_model(reference: str, *, offline: bool = False) -> LoadedModel:
         raise UnavailableError(f"{path} is no readable safetensors file: {error}") from error
     try:
         model = create_model(card.architecture, card.config)
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot build {card.name} from its card: {error}") from error
     try:
         load_tensors(model, tensors)

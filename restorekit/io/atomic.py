@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PART = re.compile(r"\..+\.(\d+)\.part")
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Args:
         path: file to write; its folder must exist.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(_part_name(path.name))
     try:
         yield part
         _flush(part, os.O_RDWR)
@@ -44,6 +45,15 @@ def remove_stale(folder: Path, *, recursive: bool = False) -> list[Path]:
                 part.unlink()
                 removed.append(part)
     return removed
+
+
+def _part_name(name: str) -> str:
+    """Return the name of a temporary file, cut to what file systems take."""
+    end = f".{os.getpid()}.part"
+    room = _LONGEST_NAME - len(end) - 1
+    if len(os.fsencode(name)) > room:
+        name = os.fsencode(name)[:room].decode("utf-8", "ignore")
+    return f".{name}{end}"
 
 
 def _flush(path: Path, mode: int) -> None:

@@ -201,7 +201,7 @@ def edit_exif(exif: bytes, orientation: int, *, keep_gps: bool = True) -> bytes:
     edited, wanted = bytearray(exif), dict(ifd)
     if not keep_gps and GPS_IFD in wanted:
         _erase_ifd(edited, int(wanted.pop(GPS_IFD).numbers()[0]), order)
-    if stated_orientation(wanted) != orientation:
+    if not wanted or stated_orientation(wanted) != orientation:  # a directory is never empty
         wanted[ORIENTATION] = short(orientation)
     if wanted == ifd:
         return exif
@@ -292,7 +292,7 @@ def _lay_out(
 
 
 def _erase_ifd(block: bytearray, offset: int, order: str) -> None:
-    """Overwrite a directory and its values with zeros."""
+    """Overwrite a directory and its values, but never the header, with zeros."""
     if not 8 <= offset <= len(block) - 2:
         return
     count = struct.unpack_from(order + "H", block, offset)[0]
@@ -301,8 +301,8 @@ def _erase_ifd(block: bytearray, offset: int, order: str) -> None:
         _, kind, number, start = struct.unpack_from(order + "HHII", block, record)
         size = struct.calcsize("<" + _FORMATS.get(kind, "")) * number
         if size > 4:
-            stop = min(start + size, len(block))
-            block[start:stop] = bytes(max(stop - start, 0))
+            first, stop = max(start, 8), min(start + size, len(block))
+            block[first:stop] = bytes(max(stop - first, 0))
     block[offset:end] = bytes(end - offset)
 
 
