@@ -55,6 +55,8 @@ class Metadata:
         icc_profile: embedded ICC profile.
         exif: EXIF block as in TIFF, without the JPEG marker header.
         xmp: XMP packet.
+        resolution: dots per inch across and down, stated outside of the EXIF block.
+        png_chunks: type and body of the chunks of colour, density and text of a PNG file.
         make: camera maker.
         model: camera model.
         bit_depth: bits a sample in the file; 32 means floating point.
@@ -74,6 +76,8 @@ class Metadata:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    resolution: tuple[float, float] | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     make: str | None = None
     model: str | None = None
     bit_depth: int = 8

@@ -1,17 +1,19 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from restorekit.io.atomic import atomic_path, remove_stale
+from restorekit.io.atomic import atomic_path, part_name, remove_stale
 
 
 def test_the_file_appears_whole_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "bild é.png"
     with atomic_path(target) as part:
-        assert part.name == f".{target.name}.{os.getpid()}.part"
+        name = rf"\.{re.escape(target.name)}\.{os.getpid()}\.[0-9a-f]{{6}}\.part"
+        assert re.fullmatch(name, part.name)
         assert part.parent == tmp_path
         part.write_bytes(b"new")
         assert not target.exists()
@@ -44,14 +46,16 @@ def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> Non
     child = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
-    dead = tmp_path / f".a.png.{int(child.stdout)}.part"
-    beneath = tmp_path / "folder" / f".b.png.{int(child.stdout)}.part"
+    dead = tmp_path / part_name("a.png", int(child.stdout))
+    beneath = tmp_path / "folder" / part_name("b.png", int(child.stdout))
     beneath.parent.mkdir()
+    end = dead.name.removeprefix(f".a.png.{int(child.stdout)}.")
     keep = [
-        tmp_path / f".a.png.{os.getpid()}.part",
+        tmp_path / part_name("a.png", os.getppid()),
         tmp_path / ".a.png.part",
-        tmp_path / "a.png.1.part",
-        tmp_path / ".a.png.x1.part",
+        tmp_path / f"a.png.1.{end}",
+        tmp_path / f".a.png.x1.{end}",
+        tmp_path / f".a.png.{int(child.stdout)}.part",
     ]
     for path in [dead, beneath, *keep]:
         path.write_bytes(b"half")
@@ -67,3 +71,25 @@ def test_the_longest_names_can_be_written(tmp_path: Path, letter: str) -> None:
     with atomic_path(path) as part:
         part.write_bytes(b"x")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_its_own_number_a_process_keeps_only_what_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed = tmp_path / part_name("a.png", os.getpid())
+    crashed.write_bytes(b"half")
+    monkeypatch.chdir(tmp_path)
+    with atomic_path(Path("b.png")) as part:
+        part.write_bytes(b"whole")
+        assert remove_stale(tmp_path) == [crashed]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
+
+
+def test_parts_of_other_hosts_stay(tmp_path: Path) -> None:
+    here = tmp_path / part_name("a.png", 999999999)
+    host = here.name.split(".")[-2]
+    there = tmp_path / here.name.replace(host, "000000" if host != "000000" else "111111")
+    for path in (here, there):
+        path.write_bytes(b"half")
+    assert remove_stale(tmp_path) == [here]
+    assert list(tmp_path.iterdir()) == [there]

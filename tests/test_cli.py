@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from io import BytesIO, StringIO, TextIOWrapper
@@ -14,6 +15,7 @@ from rich.progress import Progress
 
 from restorekit.cli import main as entry
 from restorekit.cli.progress import BarReporter, PlainReporter
+from tests.mosaic import scene, write_mosaic
 from tests.toy import save_toy
 
 RECORD_KEYS = {
@@ -28,6 +30,7 @@ RECORD_KEYS = {
     "device",
     "dtype",
     "tile",
+    "noise",
     "fallbacks",
     "seconds",
     "seconds_model",
@@ -101,6 +104,51 @@ def test_the_record_of_a_file(denoise: Run, tmp_path: Path) -> None:
     assert (record["model"], record["device"], record["dtype"]) == ("toy.test", "cpu", "float32")
     assert len(record["sha256"]) == 64
     assert record["seconds"] > 0
+    assert record["seconds"] == round(record["seconds"], 3)
+    assert record["noise"] is None
+
+
+def test_the_record_names_the_noise_that_was_used(denoise: Run, tmp_path: Path) -> None:
+    source = write_mosaic(tmp_path / "a.dng", scene(64, 80))
+    [record] = denoise(source, "--format", "ndjson", "--noise", "4e-3,6e-3").records
+    assert record["noise"] == [4e-3, 6e-3]
+    words = ("--on-exist", "overwrite")
+    assert "noise 0.004,0.006" in denoise(source, "-v", "--noise", "4e-3,6e-3", *words).out
+    [record] = denoise(source, "--format", "ndjson", *words).records
+    shot, read = record["noise"]
+    assert shot >= 0
+    assert read >= 0
+
+
+def test_a_crop_is_no_dng(denoise: Run, tmp_path: Path) -> None:
+    source = write_mosaic(tmp_path / "a.dng", scene(64, 80))
+    for words in (("--to", "dng"), ("--to", "cfa-dng"), ("-o", tmp_path / "b.dng")):
+        result = denoise(source, "--crop", "0,0,16,16", *words)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "--crop" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.dng"]
+
+
+def test_a_comparison_that_fails_leaves_the_record(denoise: Run, tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    result = denoise(source, "--compare", source / "both.png", "--format", "ndjson")
+    assert result.code == 73
+    assert [record["status"] for record in result.records] == ["ok"]
+    assert "both.png" in result.err
+
+
+def test_a_temporary_folder_is_made_for_a_pipe_alone(
+    denoise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restorekit.cli.restore.TemporaryDirectory", None)
+    assert denoise(picture(tmp_path / "a.png")).code == 0
+
+
+def test_training_without_data_says_how_to_name_it(run: Run, tmp_path: Path) -> None:
+    result = run("train", "-o", tmp_path / "run")
+    assert (result.code, result.err.count("\n")) == (78, 1)
+    assert "--data" in result.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tree_is_mirrored_and_a_bad_file_does_not_end_the_run(
@@ -284,13 +332,26 @@ def test_an_unforeseen_error_shows_no_traceback(run: Run, monkeypatch: pytest.Mo
     def broken(*words: object, **settings: object) -> None:
         raise ValueError("odd")
 
-    monkeypatch.setattr(entry, "app", broken)
+    monkeypatch.setattr("restorekit.cli.app.app", broken)
     result = run("info")
     assert result.code == 1
     assert result.err.startswith("restorekit: internal error: ValueError: odd; please report")
     assert "Traceback" not in result.err
     monkeypatch.setenv("RESTOREKIT_DEBUG", "1")
     assert "Traceback" in run("info").err
+
+
+def test_a_signal_that_a_library_turns_into_an_error_stays_a_signal(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*words: object, **settings: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise TypeError("odd") from None
+
+    monkeypatch.setattr("restorekit.cli.app.app", broken)
+    assert run("info") == (143, "", "restorekit: interrupted\n")
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from restorekit.io.atomic import part_name
 from tests.toy import save_toy
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "tests.toy"]
 FILES = 20
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 
@@ -67,22 +69,36 @@ def assert_whole(folder: Path, output: Path) -> int:
     return len(written)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
-)
-def test_a_signal_ends_the_run_cleanly(
-    folder: Path, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+@pytest.mark.parametrize(("name", "code"), SIGNALS.items())
+def test_a_signal_ends_the_run_cleanly(folder: Path, tmp_path: Path, name: str, code: int) -> None:
     output = tmp_path / "out"
-    with started([*COMMAND, *words(folder, output)]) as process:
+    with started([*COMMAND, *words(folder, output), "--format", "ndjson"]) as process:
         wait_for_outputs(process, output, 2)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        process.send_signal(getattr(signal, name))
+        out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == "restorekit: interrupted\n"
     done = assert_whole(folder, output)
     assert 2 <= done < FILES
-    assert len(list(output.iterdir())) == done
+    recorded = [json.loads(line)["output"] for line in out.splitlines()]
+    assert recorded == sorted(str(path) for path in output.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), SIGNALS.items())
+def test_a_signal_while_the_commands_load_is_clean(name: str, code: int) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "def tell(event, values):\n"
+        f"    if event == 'import' and values[0] == 'typer': os.kill(os.getpid(), signal.{name})\n"
+        "sys.addaudithook(tell)\n"
+        "from restorekit.cli.main import main\n"
+        "main(['--help'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr == "restorekit: interrupted\n"
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.4])
@@ -117,7 +133,7 @@ def test_a_run_killed_at_any_moment_is_carried_on(folder: Path, tmp_path: Path) 
             time.sleep(chance.uniform(0, 0.1))
             process.kill()
         assert assert_whole(folder, output) < FILES
-    (output / f".00.png.{process.pid}.part").write_bytes(b"half")
+    (output / part_name("00.png", process.pid)).write_bytes(b"half")
     result = subprocess.run(
         [*again, "--format", "ndjson"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -154,6 +170,21 @@ def test_a_reader_that_leaves_ends_the_run_quietly(folder: Path, tmp_path: Path)
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_reader_that_leaves_ends_the_help_like_any_command(word: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "restorekit", word],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:

@@ -11,9 +11,9 @@ import torch
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
-from restorekit.io import raw
+from restorekit.io import raw, write_image
 from restorekit.io.dng import DngTags, read_dng_tags, write_cfa_dng, write_linear_dng
-from restorekit.io.metadata import EXIF_IFD, ISO, new_exif, short
+from restorekit.io.exif import EXIF_IFD, ISO, new_exif, short
 from tests.mosaic import dng_tags, rationals, scene, write_mosaic
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -100,6 +100,29 @@ def test_tags_of_a_mosaic(tmp_path):
     assert again.noise.read == pytest.approx(2e-3)
     assert again.white_balance == pytest.approx((2.0, 1.0, 1.6), rel=1e-5)
     assert (again.iso, again.make, again.model, again.orientation) == (800, "Maker", "One", 6)
+
+
+@pytest.mark.parametrize("time", [1 / 60, 1 / 8000, 30.0, 1.3])
+@pytest.mark.parametrize("kind", ["cfa", "linear"])
+def test_iso_and_exposure_time_are_stated_without_an_exif_block(kind, time, tmp_path):
+    path = tmp_path / "a.dng"
+    image = bayer(40, 56, iso=6400, exposure_time=time)
+    if kind == "cfa":
+        write_cfa_dng(image, path)
+    else:
+        rgb = Image(image.pixels[:3], Transfer.LINEAR, Layout.RGB, image.metadata)
+        write_linear_dng(rgb, path)
+    again = raw.read_raw(path).metadata
+    assert (again.iso, again.exposure_time) == (6400, pytest.approx(time, rel=1e-5))
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].tags[34665].value["ISOSpeedRatings"] == 6400
+
+
+def test_a_stripped_dng_does_not_state_them(tmp_path):
+    image = bayer(20, 20, cfa="RGGB", iso=6400, exposure_time=0.1)
+    write_image(image, tmp_path / "a.dng", format="cfa-dng", strip="all")
+    with tifffile.TiffFile(tmp_path / "a.dng") as file:
+        assert 34665 not in file.pages[0].tags
 
 
 def test_a_mosaic_without_a_source_has_the_colors_of_srgb(tmp_path):

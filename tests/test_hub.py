@@ -263,6 +263,12 @@ class TestHub:
         assert hub.fetch(REPO, offline=True) == fetched
         assert server.requests == []
 
+    def test_a_folder_that_is_not_there_is_named_before_the_hub(self, server: HubServer) -> None:
+        words = "^there is no folder runs/mine here and no bundled model of that name; .*the Hub: "
+        for offline in (True, False):
+            with pytest.raises(UnavailableError, match=words):
+                hub.find_card("runs/mine", offline=offline)
+
     def test_a_cached_branch_outlives_the_network(self, server: HubServer) -> None:
         server.publish(REPO, stored(b"weights"))
         fetched = hub.fetch(REPO)

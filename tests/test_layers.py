@@ -109,12 +109,17 @@ def test_libraries_stay_in_their_place(path: Path) -> None:
         assert "torch" not in packages(start_up_imports(path))
 
 
-@pytest.mark.parametrize("module", ["restorekit", "restorekit.tasks", "restorekit.cli.main"])
+@pytest.mark.parametrize("module", ["restorekit", "restorekit.tasks", "restorekit.cli.app"])
 def test_importing_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print({{'torch', 'numpy', 'rawpy'}} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "set()"
+
+
+def test_the_entry_point_loads_no_other_library_before_it_heeds_signals() -> None:
+    imports = start_up_imports(PACKAGE / "cli" / "main.py")
+    assert packages(imports) <= sys.stdlib_module_names
 
 
 def test_the_rule_sees_imports_inside_functions(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from PIL import ImageCms
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, Transfer
 from restorekit.io import read_image, write_image
-from restorekit.io.metadata import carried, edit_exif, exif_of_tiff, with_exif
+from restorekit.io.exif import edit_exif, exif_of_tiff
+from restorekit.io.metadata import carried, with_exif
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PLACE = ((48.0, 51.0, 29.99), b"\x02\x03\x00\x00")
@@ -141,11 +142,83 @@ def test_an_orientation_is_added_where_the_exif_states_none() -> None:
     assert edited.get_ifd(34853)[2] == pytest.approx(PLACE[0])
 
 
-def test_a_thumbnail_directory_stays_linked() -> None:
-    ifd1 = struct.pack("<HHHI4sI", 1, 259, 3, 1, b"\6\0\0\0", 0)
-    main = struct.pack("<HHHI4sI", 1, 274, 3, 1, b"\1\0\0\0", 26)
-    block = b"II*\0" + struct.pack("<I", 8) + main + ifd1
-    assert parsed(edit_exif(block, 5)).get_ifd(PIL.ExifTags.IFD.IFD1)[259] == 6
+def exif_with_thumbnail(order: str, places: tuple[int, int], end: bytes) -> bytes:
+    """Return exif_block with a second directory, which says "Maker" and names a picture."""
+    block = bytearray(exif_block(order))
+    start = struct.unpack_from(order + "I", block, 4)[0]
+    following = start + 2 + 12 * struct.unpack_from(order + "H", block, start)[0]
+    block += bytes(len(block) % 2)
+    ifd1 = len(block)
+    struct.pack_into(order + "I", block, following, ifd1)
+    values = ifd1 + 2 + 3 * 12 + 4
+    block += struct.pack(order + "H", 3)
+    block += struct.pack(order + "HHII", 271, 2, 6, values)
+    for tag, value in zip(places, (values + 6, 9), strict=True):
+        block += struct.pack(order + "HHII", tag, 4, 1, value)
+    return bytes(block + bytes(4) + b"Maker\0" + b"thumbnail" + end)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("places", [(513, 514), (273, 279)])
+@pytest.mark.parametrize("end", [b"", b"what follows"])
+@pytest.mark.parametrize("orientation", [6, 1])
+def test_no_thumbnail_is_written(
+    order: str, places: tuple[int, int], end: bytes, orientation: int
+) -> None:
+    block = exif_with_thumbnail(order, places, end)
+    assert places[0] in parsed(block).get_ifd(PIL.ExifTags.IFD.IFD1)
+    edited = edit_exif(block, orientation)
+    assert not parsed(edited).get_ifd(PIL.ExifTags.IFD.IFD1)
+    assert b"thumbnail" not in edited
+    assert b"Maker\0" not in edited
+    assert end in edited
+    before, after = parsed(block), parsed(edited)
+    assert dict(after) | {34665: 0, 34853: 0} == dict(before) | {
+        274: orientation,
+        34665: 0,
+        34853: 0,
+    }
+    for pointer in (34665, 34853):
+        assert after.get_ifd(pointer) == before.get_ifd(pointer)
+    assert edit_exif(edited, orientation) == edited
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("strip", ["none", "gps", "all"])
+def test_the_file_of_a_crop_shows_nothing_else(tmp_path: Path, format: str, strip: str) -> None:
+    stream = io.BytesIO()
+    block = exif_with_thumbnail("<", (513, 514), b"")
+    PIL.Image.new("RGB", (9, 8)).save(stream, "JPEG", exif=b"Exif\0\0" + block)
+    (tmp_path / "a.jpg").write_bytes(stream.getvalue())
+    crop = read_image(tmp_path / "a.jpg").crop(1, 1, 4, 3)
+    assert write_image(crop, tmp_path / f"b.{format}", strip=strip) == []
+    assert b"thumbnail" in stream.getvalue()
+    assert b"thumbnail" not in (tmp_path / f"b.{format}").read_bytes()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_exif_block_states_the_written_size(tmp_path: Path, format: str, order: str) -> None:
+    exif = parsed(exif_block(order))
+    exif.endian = order
+    exif.get_ifd(34665)[40962], exif.get_ifd(34665)[40963] = 4000, 3000
+    path = tmp_path / f"a.{format}"
+    write_image(picture(exif=exif.tobytes()[6:], orientation=6), path)
+    with PIL.Image.open(path) as opened:
+        shot = opened.getexif().get_ifd(34665)
+    assert (shot[40962], shot[40963], shot[34855]) == (7, 5, 800)
+
+
+def test_the_settings_of_a_picture_without_an_exif_block_are_written(tmp_path: Path) -> None:
+    source = picture(iso=400.0, exposure_time=1 / 30, orientation=8)
+    for format in FORMATS:
+        write_image(source, tmp_path / f"a.{format}")
+        again = read_image(tmp_path / f"a.{format}").metadata
+        assert (again.iso, again.orientation) == (400, 8)
+        assert again.exposure_time == pytest.approx(1 / 30)
+        write_image(source, tmp_path / f"a.{format}", strip="all")
+        again = read_image(tmp_path / f"a.{format}").metadata
+        assert (again.iso, again.exposure_time, again.orientation) == (None, None, 8)
 
 
 def test_maker_notes_and_interoperability_are_not_moved() -> None:
@@ -171,13 +244,14 @@ def test_a_damaged_exif_block_is_a_warning(tmp_path: Path, block: bytes) -> None
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_damage_to_the_block_escapes_as_an_exception(data: st.DataObject) -> None:
-    block = bytearray(exif_block(data.draw(st.sampled_from("<>"))))
+    places = data.draw(st.sampled_from([(513, 514), (273, 279)]))
+    block = bytearray(exif_with_thumbnail(data.draw(st.sampled_from("<>")), places, b"end"))
     for _ in range(data.draw(st.integers(1, 6))):
         block[data.draw(st.integers(4, len(block) - 1))] = data.draw(st.integers(0, 255))
     block = block[: data.draw(st.integers(0, len(block)))]
     for strip in ("none", "gps", "all"):
         metadata = with_exif(Metadata(), bytes(block))
-        written = carried(replace(metadata, orientation=4), strip, grey=False)
+        written = carried(replace(metadata, orientation=4), strip, grey=False, size=(7, 5))
         assert written.exif is not None
         assert with_exif(Metadata(), written.exif).orientation == 4
 

@@ -163,3 +163,11 @@ def test_a_noise_map_network_asks_for_its_map() -> None:
     tiny = architectures()["kbnet_xs"].tiny
     with pytest.raises(ValueError, match="noise deviation"):
         create_model("kbnet_xs", dataclasses.asdict(tiny))(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["kbnet_s", "kbnet_xs"])
+def test_an_encoder_and_a_decoder_of_different_depth_are_refused(name: str) -> None:
+    for decoder in ((1,), (1, 1, 1)):
+        config = {"width": 8, "encoder_blocks": (1, 1), "decoder_blocks": decoder}
+        with pytest.raises(ConfigError, match=rf"not 2 and {len(decoder)}$"):
+            create_model(name, config)

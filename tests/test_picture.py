@@ -309,13 +309,13 @@ def test_a_crop_is_named_in_the_upright_picture(orientation: int) -> None:
     assert torch.equal(upright(restored), upright(image)[5:12, 3:12])
 
 
-def test_a_crop_of_a_mosaic_restores_its_cells_and_leaves_the_rest() -> None:
+def test_a_crop_of_a_mosaic_restores_what_demosaicing_sees_and_leaves_the_rest() -> None:
     image = picture(20, 30, Layout.BAYER)
-    options = RestoreOptions(device="cpu", noise=NoiseProfile(1e-3, 1e-3), crop=(3, 5, 9, 7))
+    options = RestoreOptions(device="cpu", noise=NoiseProfile(1e-3, 1e-3), crop=(23, 21, 9, 7))
     restored, _ = restore_image(image, loaded(BlendModel(BlendConfig(gain=0.1))), options)
     changed = (restored.pixels != image.pixels).all(0).nonzero()
-    assert changed.min(0).values.tolist() == [2, 1]
-    assert changed.max(0).values.tolist() == [5, 5]
+    assert changed.min(0).values.tolist() == [(21 - 8) // 2, (23 - 8) // 2]
+    assert changed.max(0).values.tolist() == [(28 + 8) // 2 - 1, (32 + 8) // 2 - 1]
 
 
 def test_a_crop_outside_is_refused() -> None:
@@ -340,3 +340,16 @@ def test_a_restored_mosaic_states_the_noise_that_is_left() -> None:
         options = RestoreOptions(device="cpu", noise=stated, strength=strength)
         restored, _ = restore_image(image, identity(), options)
         assert restored.metadata.noise == expected
+
+
+def test_noise_that_was_measured_on_a_mosaic_clipped_at_black_is_not_trusted() -> None:
+    image = picture(64, 64, Layout.BAYER)
+    clipped = image.with_pixels((image.pixels - 0.2).clamp_min(0))
+    stated = NoiseProfile(1e-3, 1e-3)
+    known = replace(clipped, metadata=Metadata(noise=stated))
+    options = RestoreOptions(device="cpu")
+    (warning,) = restore_image(clipped, identity(), options)[1].warnings
+    assert "clipped at black" in warning
+    assert restore_image(clipped, identity(), replace(options, noise=stated))[1].warnings == ()
+    assert restore_image(known, identity(), options)[1].warnings == ()
+    assert restore_image(image, identity(), options)[1].warnings == ()

@@ -1,6 +1,7 @@
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,11 @@ from restorekit.engine.restore import (
 )
 from restorekit.errors import UnavailableError
 from restorekit.hub import save_model
+from restorekit.io.atomic import part_name
 from restorekit.models import registry
 from restorekit.tasks import TASKS
 from tests.blend_model import CARD, BlendConfig, BlendModel, loaded
+from tests.mosaic import dng_tags, scene
 
 TASK = TASKS["denoise"]
 
@@ -113,6 +116,19 @@ def test_an_unexpected_error_is_an_internal_error_of_one_file(
     assert not (tmp_path / "b.png").exists()
 
 
+def test_a_format_that_cannot_hold_the_picture_is_refused_before_the_network_runs(
+    folder_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(BlendModel, "forward")
+    job = Job(write_png(tmp_path / "a.png"), tmp_path / "a.dng")
+    options = RestoreOptions(model=str(folder_model), device="cpu")
+    for output in (OutputOptions(format="cfa-dng"), OutputOptions()):
+        (record,) = restore_files([job], TASK, options, output, SilentReporter())
+        assert record.exit_code == 73
+        assert record.error is not None
+        assert "only a RAW picture" in record.error
+
+
 def test_an_output_that_exists(run: Run, tmp_path: Path) -> None:
     source, target = write_png(tmp_path / "a.png"), tmp_path / "b.png"
     target.write_bytes(b"old")
@@ -167,7 +183,7 @@ def test_two_inputs_never_share_an_output(run: Run, tmp_path: Path) -> None:
 
 
 def test_leftovers_of_dead_processes_are_removed(run: Run, tmp_path: Path) -> None:
-    stale = tmp_path / ".b.png.999999999.part"
+    stale = tmp_path / part_name("b.png", 999_999_999)
     stale.write_bytes(b"half")
     run((write_png(tmp_path / "a.png"), tmp_path / "b.png"))
     assert not stale.exists()
@@ -188,6 +204,90 @@ def test_a_run_that_is_cut_short_leaves_no_thread_and_no_half_file(
     assert not list((tmp_path / "out").glob(".*"))
     for path in (tmp_path / "out").iterdir():
         np.testing.assert_array_equal(read_png(path), read_png(tmp_path / path.name))
+
+
+def test_a_record_comes_before_the_next_picture_is_restored_where_it_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Job(write_png(tmp_path / f"{n}.png"), tmp_path / f"{n}_.png") for n in "ab")
+    read, forward = io.read_image, BlendModel.forward
+    events = []
+
+    def read_late(path: Path) -> Any:
+        limit = time.monotonic() + 10
+        while path == second.source and not first.target.exists() and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        return read(path)
+
+    def restore(self: BlendModel, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        events.append("restored")
+        return forward(self, degraded, noise_std)
+
+    monkeypatch.setattr(io, "read_image", read_late)
+    monkeypatch.setattr(BlendModel, "forward", restore)
+    options = RestoreOptions(model=str(tmp_path / "model"), device="cpu", noise=5.0)
+    for _ in restore_files([first, second], TASK, options, OutputOptions(), SilentReporter()):
+        events.append("recorded")
+    assert events == ["restored", "recorded"] * 2
+
+
+def test_every_file_that_was_written_has_its_record_when_a_run_is_interrupted(
+    folder_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [
+        Job(write_png(tmp_path / f"{index}.png", index), tmp_path / "out" / f"{index}.png")
+        for index in range(5)
+    ]
+    forward, pictures = BlendModel.forward, []
+
+    def stop(self: BlendModel, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        pictures.append(degraded)
+        if len(pictures) == 3:
+            raise KeyboardInterrupt
+        return forward(self, degraded, noise_std)
+
+    monkeypatch.setattr(BlendModel, "forward", stop)
+    options = RestoreOptions(model=str(folder_model), device="cpu", noise=5.0)
+    outputs = []
+
+    def keep(records: Iterator[FileRecord]) -> None:
+        for record in records:
+            outputs.append(record.output)
+
+    with pytest.raises(KeyboardInterrupt):
+        keep(restore_files(jobs, TASK, options, OutputOptions(), SilentReporter()))
+    assert outputs == [str(path) for path in sorted((tmp_path / "out").iterdir())]
+    assert len(outputs) == 2
+
+
+class Notes(SilentReporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_notes_name_the_file_when_there_are_many(
+    folder_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = BlendModel.forward
+
+    def hungry(self: BlendModel, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        if degraded.shape[-1] > 32:
+            raise MemoryError
+        return forward(self, degraded, noise_std)
+
+    monkeypatch.setattr(BlendModel, "forward", hungry)
+    options = RestoreOptions(model=str(folder_model), device="cpu", noise=5.0)
+    jobs = [Job(write_png(tmp_path / f"{n}.png"), tmp_path / f"{n}_.png") for n in "ab"]
+    for chosen, names in ((jobs, [f"{job.source}: " for job in jobs]), (jobs[:1], [""])):
+        reporter = Notes()
+        list(restore_files(chosen, TASK, options, OutputOptions(on_exist="overwrite"), reporter))
+        assert reporter.notes == [
+            f"{name}falling back to tile 32 after memory ran out" for name in names
+        ]
 
 
 def test_a_missing_device_ends_the_run_before_any_file() -> None:
@@ -241,3 +341,43 @@ def test_a_raw_file_through_the_identity_is_its_plain_development(
     expected = io.read_image(plain).pixels
     assert torch.equal(io.read_image(restored).pixels, expected)
     assert torch.equal(io.read_image(cropped).pixels, expected[:, 100:147, 301:365])
+
+
+@pytest.mark.parametrize(
+    ("size", "tags", "crop"),
+    [
+        ((100, 130), [], (90, 60, 40, 40)),
+        ((101, 131), [], (90, 60, 41, 41)),
+        ((101, 131), [(274, 3, 1, 3, True)], (10, 60, 41, 41)),
+        ((101, 131), [(274, 3, 1, 6, True)], (60, 90, 41, 41)),
+        ((100, 130), [(50718, 5, 2, (2, 1, 1, 1), True)], (210, 50, 30, 30)),
+        ((100, 130), [(50718, 5, 2, (1, 1, 2, 1), True)], (90, 150, 30, 50)),
+    ],
+)
+def test_a_raw_crop_is_that_of_the_restored_picture(
+    folder_model: Path,
+    tmp_path: Path,
+    size: tuple[int, int],
+    tags: list[Any],
+    crop: tuple[int, int, int, int],
+) -> None:
+    model = BlendModel(BlendConfig(gain=-0.5))
+    nn.init.dirac_(model.mean.weight, groups=3)
+    save_model(model, replace(CARD, config={"gain": -0.5}), folder_model)
+    source, whole, part = (tmp_path / name for name in ("a.dng", "whole.tif", "part.tif"))
+    tifffile.imwrite(
+        source, scene(*size), photometric=32803, metadata=None, extratags=[*dng_tags(), *tags]
+    )
+    for target, chosen in ((whole, None), (part, crop)):
+        options = RestoreOptions(model=str(folder_model), device="cpu", tile=64, crop=chosen)
+        (record,) = restore_files(
+            [Job(source, target)], TASK, options, OutputOptions(), SilentReporter()
+        )
+        assert record.status == "ok", record.error
+    x, y, width, height = crop
+    expected = io.read_image(whole).pixels
+    plain = io.raw.develop(io.read_image(source)).pixels
+    assert (plain - expected).abs().mean() > 0.05
+    assert expected.shape == plain.shape
+    expected = expected[:, y : y + height, x : x + width]
+    torch.testing.assert_close(io.read_image(part).pixels, expected, rtol=0, atol=1e-3)

@@ -1,63 +1,17 @@
-"""The entry point: commands, signals, and the exit code of every error."""
+"""The entry point: signals first, then the commands, whose libraries take a while to import."""
 
-import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
-
-from restorekit import __version__
-from restorekit.cli import models
-from restorekit.cli.evaluate import evaluate
-from restorekit.cli.info import info
-from restorekit.cli.output import say, write_line
-from restorekit.cli.restore import examples, restore_command
-from restorekit.cli.train import train
-from restorekit.errors import RestorekitError
-from restorekit.tasks import TASKS
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-app = typer.Typer(
-    name="restorekit",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        write_line(f"restorekit {__version__}")
-        raise typer.Exit
-
-
-@app.callback(help=f"Restore photographs from the shell.\n\n{examples('denoise')}")
-def restorekit(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Hold the options before the verb."""
-
-
-for task in TASKS.values():
-    app.command(task.name)(restore_command(task))
-app.command("info")(info)
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.add_typer(models.app, name="models")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -69,35 +23,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: always.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    with _signals_exit():
-        sys.exit(_exit_code(arguments))
-
-
-def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(arguments, prog_name="restorekit", standalone_mode=False)
-    except (RestorekitError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        if message:
-            say(f"error: {message}")
-        return error.exit_code
+        with _signals_exit():
+            from restorekit.cli.app import run
+
+            code = run(arguments)
     except Exception as error:
-        if os.environ.get("RESTOREKIT_DEBUG") == "1":
-            traceback.print_exc()
-        say(
-            f"internal error: {type(error).__name__}: {error}; "
-            "please report it with what RESTOREKIT_DEBUG=1 prints"
-        )
-        return 1
-    return code if isinstance(code, int) else 0
+        _report(error)
+        code = 1
+    sys.exit(code)
+
+
+def _report(error: Exception) -> None:
+    from restorekit.cli.output import say
+
+    if os.environ.get("RESTOREKIT_DEBUG") == "1":
+        traceback.print_exc()
+    say(
+        f"internal error: {type(error).__name__}: {error}; "
+        "please report it with what RESTOREKIT_DEBUG=1 prints"
+    )
 
 
 @contextmanager
 def _signals_exit() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into SystemExit, so that every clean-up runs on the way out."""
-    received = []
+    """Turn signals into SystemExit, so that every clean-up runs on the way out."""
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         received.append(number)
@@ -113,6 +64,7 @@ def _signals_exit() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if received:
-            say("interrupted")
+            with suppress(OSError):  # a terminal that hung up
+                print("restorekit: interrupted", file=sys.stderr, flush=True)
             # Again, in case that a library caught the first one and raised something else.
             raise SystemExit(128 + received[0])

@@ -88,7 +88,7 @@ class RecordWriter:
             for warning in record.warnings:
                 say(f"warning: {record.input}: {warning}")
         if self._format == "ndjson":
-            self._write(json.dumps(dataclasses.asdict(record), allow_nan=False))
+            self._write(json.dumps(_json(record), allow_nan=False))
         elif self._shows_lines and record.status != "failed":
             self._write(_human(record, self._verbose))
 
@@ -99,7 +99,7 @@ class RecordWriter:
     def __exit__(self, *exception: object) -> None:
         """Write the array of a json run, even when the run was cut short."""
         if self._format == "json":
-            records = [dataclasses.asdict(record) for record in self._records]
+            records = [_json(record) for record in self._records]
             self._write(json.dumps(records, indent=2, allow_nan=False))
 
     def _write(self, text: str) -> None:
@@ -120,6 +120,11 @@ def combined_exit_code(codes: Sequence[int]) -> int:
     return failed.pop() if len(failed) == 1 and 0 not in codes else SOME_FAILED
 
 
+def _json(record: FileRecord) -> dict[str, Any]:
+    values = dataclasses.asdict(record)
+    return values | {name: round(values[name], 3) for name in ("seconds", "seconds_model")}
+
+
 def _human(record: FileRecord, verbose: bool) -> str:
     line = plain(f"{record.input} -> {record.output}")
     if record.status != "ok":
@@ -128,6 +133,9 @@ def _human(record: FileRecord, verbose: bool) -> str:
         details = [record.model, f"{record.device} {record.dtype}"]
         if record.tile:
             details.append(f"tile {record.tile}")
+        if record.noise is not None:
+            numbers = record.noise if isinstance(record.noise, tuple) else (record.noise,)
+            details.append("noise " + ",".join(f"{number:.3g}" for number in numbers))
         details += [*record.fallbacks, f"{record.seconds:.2f} s"]
         line += f" [{plain(', '.join(details))}]"
     return line

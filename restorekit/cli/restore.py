@@ -6,6 +6,7 @@ variables of that function, and only annotations evaluated at once keep their va
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,15 +138,21 @@ def restore_command(task: Task) -> Callable[..., None]:
         if noise is not None and not task.takes_noise_level:
             raise UsageError(f"{task.name} takes no --noise")
         level, window = parse_noise(noise), parse_crop(crop)
-        with TemporaryDirectory(prefix="restorekit-") as folder:
+        with ExitStack() as folders:
+
+            def pipe_folder() -> Path:
+                return Path(folders.enter_context(TemporaryDirectory(prefix="restorekit-")))
+
             work = find_work(
                 inputs,
                 output,
                 recursive=recursive,
                 chosen=to,
                 task=task.name,
-                folder=Path(folder),
+                pipe_folder=pipe_folder,
             )
+            if window is not None and work.picture_format in ("dng", "cfa-dng"):
+                raise UsageError("--crop gives a developed picture, no DNG; choose tiff or png")
             if compare is not None:
                 _check_comparison(compare, work, on_exist)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from restorekit.cli.main import SIGNALS
 from restorekit.cli.output import say, write_line
 from restorekit.cli.progress import reporting
 from restorekit.errors import UsageError
@@ -76,8 +77,9 @@ def train(
         TrainConfig.from_values(changes) if recipe is None else TrainConfig.read(recipe, changes)
     )
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: ended.set())
     with reporting(quiet=quiet) as reporter:
         result = train_model(config, resume=resume, reporter=reporter, stop=ended.is_set)
     if not result.finished:

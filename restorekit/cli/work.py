@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,28 +84,17 @@ class Work:
         reporter.start(len(jobs), "files")
         with closing(restore_files(jobs, task, options, output, reporter)) as finished:
             for record in self._records(finished):
-                if record.status == "ok":
-                    self._deliver(record, compare, options.crop, output.strip)
+                done = record.status == "ok"
+                if done and self.to_stdout:
+                    _pour(Path(record.output))
                 writer.write(self._named(record))
+                if done and compare is not None:
+                    from restorekit.engine.compare import write_comparison
+
+                    source, target = Path(record.input), Path(record.output)
+                    write_comparison(source, target, compare, options.crop, output.strip)
                 reporter.advance()
         reporter.finish()
-
-    def _deliver(
-        self,
-        record: FileRecord,
-        compare: Path | None,
-        crop: tuple[int, int, int, int] | None,
-        strip: str,
-    ) -> None:
-        """Show the output beside its input, and send it on to standard output."""
-        if compare is not None:
-            from restorekit.engine.compare import write_comparison
-
-            write_comparison(Path(record.input), Path(record.output), compare, crop, strip)
-        if self.to_stdout:
-            with Path(record.output).open("rb") as file, quiet_pipe():
-                shutil.copyfileobj(file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
 
     def _jobs(self) -> list[Job]:
         from restorekit.engine.restore import Job
@@ -133,6 +122,13 @@ class Work:
         )
 
 
+def _pour(path: Path) -> None:
+    """Send a file on to standard output."""
+    with path.open("rb") as file, quiet_pipe():
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
 def find_work(
     words: Sequence[str],
     output: str | None,
@@ -140,7 +136,7 @@ def find_work(
     recursive: bool,
     chosen: str | None,
     task: str,
-    folder: Path,
+    pipe_folder: Callable[[], Path],
 ) -> Work:
     """Turn the words of the command line into inputs and outputs.
 
@@ -150,7 +146,7 @@ def find_work(
         recursive: whether folders are walked.
         chosen: picture format of --to.
         task: name of the task.
-        folder: where pictures of a pipe are kept for the time of the run.
+        pipe_folder: makes a folder for a picture of a pipe, which lasts as long as the run.
 
     Raises:
         UsageError: the words contradict each other.
@@ -170,7 +166,7 @@ def find_work(
     destination = parse_destination(None if to_stdout else output)
     missing: list[str] = []
     if from_stdin:
-        sources = [spool(sys.stdin.buffer, folder)]
+        sources = [spool(sys.stdin.buffer, pipe_folder())]
     else:
         sources, missing = find_sources(
             words, recursive=recursive, task=task, kept_out=destination.folder
@@ -183,7 +179,8 @@ def find_work(
     if to_stdout:
         if len(sources) > 1:
             raise UsageError(f"standard output takes one picture, not {len(sources)}")
-        destination = Destination(file=folder / f"stdout{suffix_for(sources[0].path, chosen)}")
+        name = f"stdout{suffix_for(sources[0].path, chosen)}"
+        destination = Destination(file=pipe_folder() / name)
     return Work(
         sources=sources,
         targets=plan_targets(sources, destination, task=task, chosen=chosen),

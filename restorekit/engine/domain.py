@@ -109,6 +109,13 @@ def measure_noise(
     return None
 
 
+def clipped_at_black(image: Image) -> bool:
+    """Return whether a mosaic has lost its noise below black, which then cannot be measured."""
+    clipped = (image.pixels <= 0).float().mean().item()
+    negative = (image.pixels < 0).float().mean().item()
+    return clipped > _CLIPPED_SHARE and negative == 0
+
+
 def _mosaic_noise(image: Image) -> NoiseProfile:
     """Return the file's profile where the picture does not speak against it, else an estimate."""
     shot, read = estimate_noise_profile(image.pixels)
@@ -116,9 +123,7 @@ def _mosaic_noise(image: Image) -> NoiseProfile:
     stated = image.metadata.noise
     if stated is None or stated.shot <= 0:
         return estimate
-    clipped = (image.pixels <= 0).float().mean().item()
-    negative = (image.pixels < 0).float().mean().item()
-    if clipped > _CLIPPED_SHARE and negative == 0:
+    if clipped_at_black(image):
         return stated
     level = image.pixels.mean().clamp_min(0).item()
     ratio = _deviation(stated, level) / max(_deviation(estimate, level), 1e-12)

@@ -6,12 +6,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from restorekit.engine.domain import enter, measure_noise
+from restorekit.engine.domain import clipped_at_black, enter, measure_noise
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
+from restorekit.io import raw
+
+_SEEN_BY_DEMOSAIC = 8
+_CLIPPED = (
+    "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
+    "state it by --noise SHOT,READ"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class RestoreReport:
         fallbacks: what had to give way, in plain words.
         noise: what the network was told: steps of 0..255, or the profile of a RAW picture.
         seconds_model: time in the network and its tiles.
+        warnings: what the user should know.
     """
 
     device: str
@@ -71,6 +79,7 @@ class RestoreReport:
     fallbacks: tuple[str, ...]
     noise: float | NoiseProfile | None
     seconds_model: float
+    warnings: tuple[str, ...] = ()
 
 
 _DEFAULTS = RestoreOptions()
@@ -86,7 +95,7 @@ def restore_image(
     """Restore a picture and keep its transfer, layout, alpha and metadata.
 
     Noise is measured on the whole picture, whatever the crop. Of an RGB or grey picture the crop is
-    returned; a mosaic comes back whole, restored inside the crop alone, since only a whole mosaic
+    returned; a mosaic comes back whole, restored where the crop needs it, since only a whole mosaic
     can be developed.
 
     Args:
@@ -114,7 +123,6 @@ def restore_image(
     pixels = domain.leave(results)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
-    image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     report = RestoreReport(
         device=str(inference.device),
         dtype=str(inference.dtype).removeprefix("torch."),
@@ -122,12 +130,20 @@ def restore_image(
         fallbacks=inference.fallbacks,
         noise=noise,
         seconds_model=inference.seconds,
+        warnings=(_CLIPPED,) if _is_guessed(noise, image, options) else (),
     )
+    image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     if options.crop is None or image.layout is not Layout.BAYER:
         return replace(part, pixels=pixels, metadata=image.metadata), report
     mosaic = image.pixels.clone()
     mosaic[:, y : y + height, x : x + width] = pixels
     return image.with_pixels(mosaic), report
+
+
+def _is_guessed(noise: float | NoiseProfile | None, image: Image, options: RestoreOptions) -> bool:
+    """Return whether the noise was measured on a mosaic that hardly shows it."""
+    measured = options.noise is None and noise != image.metadata.noise
+    return measured and image.layout is Layout.BAYER and clipped_at_black(image)
 
 
 def _less_noise(metadata: Metadata, left: float) -> Metadata:
@@ -139,13 +155,20 @@ def _less_noise(metadata: Metadata, left: float) -> Metadata:
 
 
 def stored_part(image: Image, crop: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of a crop of the upright picture in the stored planes."""
+    """Return x, y, width and height of the stored planes that a crop of the upright picture needs.
+
+    A developed crop also sees the mosaic around it; where developing stretches it, all of it.
+
+    Raises:
+        UsageError: the crop does not lie inside the picture.
+        DecodeError: the file of the mosaic cannot be read any more.
+    """
+    whole = 0, 0, image.width, image.height
     if crop is None:
-        return 0, 0, image.width, image.height
-    scale = 2 if image.layout is Layout.BAYER else 1
-    stored = image.width * scale, image.height * scale
+        return whole
     turned = image.metadata.orientation >= 5
-    upright = stored[::-1] if turned else stored
+    scale, margin = (2, _SEEN_BY_DEMOSAIC) if image.layout is Layout.BAYER else (1, 0)
+    upright = _upright_size(image, scale)
     x, y, width, height = crop
     if min(x, y) < 0 or x + width > upright[0] or y + height > upright[1]:
         name = image.metadata.path or "the picture"
@@ -153,11 +176,27 @@ def stored_part(image: Image, crop: tuple[int, int, int, int] | None) -> tuple[i
             f"{name}: the crop {x},{y},{width},{height} does not lie inside "
             f"its {upright[0]} x {upright[1]} pixels"
         )
+    stored = upright[::-1] if turned else upright
+    if (stored[0] // scale, stored[1] // scale) != (image.width, image.height):
+        return whole
     if turned:
         x, y, width, height = y, x, height, width
     if image.metadata.orientation in (2, 3, 7, 8):
         x = stored[0] - x - width
     if image.metadata.orientation in (3, 4, 6, 7):
         y = stored[1] - y - height
-    right, bottom = -(-(x + width) // scale), -(-(y + height) // scale)
-    return x // scale, y // scale, right - x // scale, bottom - y // scale
+    left, right = _cells(x - margin, x + width + margin, scale, image.width)
+    top, bottom = _cells(y - margin, y + height + margin, scale, image.height)
+    return left, top, right - left, bottom - top
+
+
+def _upright_size(image: Image, scale: int) -> tuple[int, int]:
+    if image.layout is Layout.BAYER and image.metadata.path is not None:
+        return raw.developed_size(image)
+    width, height = image.width * scale, image.height * scale
+    return (height, width) if image.metadata.orientation >= 5 else (width, height)
+
+
+def _cells(start: int, end: int, scale: int, count: int) -> tuple[int, int]:
+    """Return the first cell, and the one after the last, that hold the pixels of a range."""
+    return max(start // scale, 0), min(-(-end // scale), count)

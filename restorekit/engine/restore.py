@@ -11,10 +11,10 @@ from pathlib import Path
 from restorekit import io
 from restorekit.engine.device import choose_device, is_out_of_memory, keep_freed_memory
 from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
-from restorekit.engine.reporter import Reporter
+from restorekit.engine.reporter import NamingReporter, Reporter
 from restorekit.errors import MemoryExhaustedError, OutputError, RestorekitError
 from restorekit.hub import LoadedModel, bundled_cards, load_model
-from restorekit.image import Image, Layout
+from restorekit.image import Image, Layout, NoiseProfile
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
 from restorekit.tasks import Task
@@ -71,6 +71,8 @@ class FileRecord:
         device: where the network ran.
         dtype: precision of its inner values.
         tile: largest side of a tile.
+        noise: what the network was told: the deviation in steps of 0..255, or shot and read of a
+            RAW picture; None for a network that is not told.
         fallbacks: what had to give way, in plain words.
         seconds: time spent on this file, reading and writing included.
         seconds_model: time of it in the network and its tiles.
@@ -88,6 +90,7 @@ class FileRecord:
     device: str | None = None
     dtype: str | None = None
     tile: int | None = None
+    noise: float | tuple[float, float] | None = None
     fallbacks: tuple[str, ...] = ()
     seconds: float = 0.0
     seconds_model: float = 0.0
@@ -128,7 +131,8 @@ def restore_files(
     """Restore files one by one and yield their records in order.
 
     While the network works on a picture, one thread reads the next and another writes the last.
-    An error of one file goes into its record and does not stop the others.
+    An error of one file goes into its record and does not stop the others. When the run is
+    interrupted, the record of a file that is being written comes before the interruption.
 
     Args:
         jobs: inputs and outputs.
@@ -149,18 +153,24 @@ def restore_files(
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming: Future[_Work] | None = reader.submit(run.read, jobs[0]) if jobs else None
         leaving: Future[FileRecord] | None = None
-        for following in [*jobs[1:], None]:
-            if coming is None:
-                return
-            work = coming.result()
-            coming = reader.submit(run.read, following) if following else None
-            work = run.restore(work)
+        following = iter(jobs[1:])
+        try:
+            while coming is not None:
+                work = coming.result()
+                job = next(following, None)
+                coming = reader.submit(run.read, job) if job else None
+                if leaving is not None and leaving.done():
+                    record, leaving = leaving.result(), None
+                    yield record
+                work = run.restore(work)
+                if leaving is not None:
+                    record, leaving = leaving.result(), None
+                    yield record
+                leaving = writer.submit(run.write, work)
+                del work
+        finally:
             if leaving is not None:
                 yield leaving.result()
-            leaving = writer.submit(run.write, work)
-            del work
-        assert leaving is not None
-        yield leaving.result()
 
 
 class _Run:
@@ -176,7 +186,7 @@ class _Run:
     ) -> None:
         """Load the model of the run."""
         self._task, self._options, self._output = task, options, output
-        self._reporter = reporter
+        self._reporter, self._many = reporter, len(jobs) > 1
         self._targets = _Targets(jobs, output.on_exist)
         self._models: dict[str, LoadedModel] = {}
         self._load(options.model or task.default_model)
@@ -202,6 +212,7 @@ class _Run:
             if target is None:
                 return replace(work, record=replace(work.record, status="skipped"))
             image = io.read_image(job.source)
+            io.check_format(image, self._output.format, target)
             return _Work(
                 replace(job, target=target),
                 replace(work.record, output=str(target), warnings=image.metadata.warnings),
@@ -218,7 +229,10 @@ class _Run:
 
         def restore() -> _Work:
             model = self._model_for(image)
-            restored, report = restore_image(image, model, self._options, self._reporter)
+            reporter = self._reporter
+            if self._many:
+                reporter = NamingReporter(reporter, work.record.input)
+            restored, report = restore_image(image, model, self._options, reporter)
             record = replace(
                 work.record,
                 model=model.card.name,
@@ -226,8 +240,10 @@ class _Run:
                 device=report.device,
                 dtype=report.dtype,
                 tile=report.tile,
+                noise=_numbers(report.noise),
                 fallbacks=report.fallbacks,
                 seconds_model=report.seconds_model,
+                warnings=(*work.record.warnings, *report.warnings),
             )
             return replace(work, record=record, image=restored)
 
@@ -299,6 +315,10 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     except OSError:
         return path.resolve()
     return status.st_dev, status.st_ino
+
+
+def _numbers(noise: float | NoiseProfile | None) -> float | tuple[float, float] | None:
+    return (noise.shot, noise.read) if isinstance(noise, NoiseProfile) else noise
 
 
 def _guarded(work: _Work, stage: Callable[[], _Work]) -> _Work:

@@ -36,6 +36,8 @@ def training_pairs(
             f"{config.architecture} wants to be told the noise, which pairs do not state; "
             "set noise_map = false in [config]"
         )
+    if not config.data:
+        raise ConfigError("there is nothing to train on; name folders of pictures with --data")
     cache = _decoded(config, processes, reporter)
     kind = PairedFolder if config.pairs else SyntheticPairs
     count = len(cache) // kind.pictures_each

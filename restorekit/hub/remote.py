@@ -117,7 +117,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, errors.GatedRepoError):
         return "it is gated; ask for access on its page, then log in by `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such folder here, and no such repository on the Hub that you may read"
+        return "no such repository on the Hub that you may read"
     if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision"
     if isinstance(error, errors.RemoteEntryNotFoundError):

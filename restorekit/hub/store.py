@@ -98,7 +98,15 @@ def locate(reference: str, *, offline: bool = False) -> tuple[ModelCard, Path | 
         )
     if hub_reference := _HUB_REFERENCE.fullmatch(reference):
         repo, revision = hub_reference.groups()
-        return _locate_on_hub(repo, revision or "main", offline)
+        try:
+            return _locate_on_hub(repo, revision or "main", offline)
+        except UnavailableError as error:
+            if revision:
+                raise
+            raise UnavailableError(
+                f"there is no folder {reference} here and no bundled model of that name; "
+                f"looked for on the Hub: {error}"
+            ) from error
     known = ", ".join(sorted(bundled)) or "none"
     raise UnavailableError(
         f"there is no model {reference!r}; bundled are: {known}; "

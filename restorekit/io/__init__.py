@@ -10,10 +10,19 @@ from pathlib import Path
 from restorekit.errors import DecodeError, OutputError, RestorekitError, UsageError
 from restorekit.image import Image, Layout
 from restorekit.io.atomic import atomic_path
-from restorekit.io.metadata import carried, read_header, read_ifd
+from restorekit.io.checks import check_file
+from restorekit.io.exif import read_header, read_ifd
+from restorekit.io.metadata import carried
 from restorekit.io.rgb import READ_SUFFIXES, read_rgb, write_rgb
 
-__all__ = ["FORMATS", "is_image_path", "is_raw_path", "read_image", "write_image"]
+__all__ = [
+    "FORMATS",
+    "check_format",
+    "is_image_path",
+    "is_raw_path",
+    "read_image",
+    "write_image",
+]
 
 FORMATS = ("png", "jpg", "tiff", "webp", "dng", "cfa-dng")
 
@@ -56,11 +65,7 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
         DecodeError: the file is missing, damaged, too large or of no supported kind.
     """
     path = Path(path)
-    if not path.is_file():
-        reason = "this is a folder" if path.is_dir() else "there is no such file"
-        raise DecodeError(f"{path}: {reason}")
-    if not path.stat().st_size:
-        raise DecodeError(f"{path}: the file is empty")
+    check_file(path)
     try:
         if _holds_raw(path):
             from restorekit.io.raw import read_raw
@@ -73,6 +78,32 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
         raise DecodeError(
             f"{path}: the file is damaged, cut off or cannot be read{_reason(error)}"
         ) from error
+
+
+def check_format(image: Image, format: str | None, path: Path) -> str:
+    """Return the format that write_image gives a file.
+
+    Args:
+        image: picture to be written.
+        format: one of FORMATS; None takes it from the suffix.
+        path: file to be written.
+
+    Raises:
+        OutputError: the format cannot hold this picture, or the suffix names none.
+        UsageError: no such format.
+    """
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}")
+    chosen = format or _WRITTEN.get(path.suffix.lower())
+    if chosen is None:
+        name = path.suffix or "files without a suffix"
+        raise OutputError(f"{path}: cannot write {name}; choose one of {', '.join(FORMATS)}")
+    if chosen in ("dng", "cfa-dng") and image.layout is not Layout.BAYER:
+        raise OutputError(
+            f"{path}: only a RAW picture with a Bayer mosaic can be written as {chosen}; "
+            "choose tiff or png"
+        )
+    return chosen
 
 
 def write_image(
@@ -89,7 +120,7 @@ def write_image(
         image: BAYER pictures are developed, but for DNG; linear ones are encoded.
         path: file to write; its folder is made where it is missing.
         format: one of FORMATS; None takes it from the suffix.
-        strip: "none" carries all metadata, "gps" drops positions, "all" drops EXIF and XMP.
+        strip: "none" carries all metadata, "gps" drops positions, "all" drops EXIF, XMP and text.
         quality: 1..100, for JPEG and WebP.
 
     Raises:
@@ -97,17 +128,7 @@ def write_image(
         UsageError: no such format or strip.
     """
     path = Path(path)
-    if format is not None and format not in FORMATS:
-        raise UsageError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}")
-    chosen = format or _WRITTEN.get(path.suffix.lower())
-    if chosen is None:
-        name = path.suffix or "files without a suffix"
-        raise OutputError(f"{path}: cannot write {name}; choose one of {', '.join(FORMATS)}")
-    if chosen in ("dng", "cfa-dng") and image.layout is not Layout.BAYER:
-        raise OutputError(
-            f"{path}: only a RAW picture with a Bayer mosaic can be written as {chosen}; "
-            "choose tiff or png"
-        )
+    chosen = check_format(image, format, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:

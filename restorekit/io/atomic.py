@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-_PART = re.compile(r"\..+\.(\d+)\.part")
+_PART = re.compile(r"\..+\.(\d+)\.([0-9a-f]{6})\.part")
 _LONGEST_NAME = 255
+
+_in_use: set[Path] = set()
 
 
 @contextmanager
@@ -22,7 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Args:
         path: file to write; its folder must exist.
     """
-    part = path.with_name(_part_name(path.name))
+    part = path.with_name(part_name(path.name, os.getpid()))
+    place = _resolved(part)
+    _in_use.add(place)
     try:
         yield part
         _flush(part, os.O_RDWR)
@@ -31,25 +38,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         raise
+    finally:
+        _in_use.discard(place)
     with suppress(OSError):  # some file systems cannot flush a folder
         _flush(path.parent, os.O_RDONLY)
 
 
 def remove_stale(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Remove the temporary files that dead processes left in a folder, and return their paths."""
+    """Remove the temporary files that dead processes left in a folder, and return their paths.
+
+    Those of other hosts, which may share the folder, stay. Of the files with the number of this
+    process, only those that it is writing are alive: in a container every process has that number.
+    """
     removed = []
     for part in folder.rglob(".*.part") if recursive else folder.glob(".*.part"):
         match = _PART.fullmatch(part.name)
-        if match and not _is_alive(int(match[1])):
+        if match and match[2] == _host() and not _is_written(part, int(match[1])):
             with suppress(OSError):
                 part.unlink()
                 removed.append(part)
     return removed
 
 
-def _part_name(name: str) -> str:
-    """Return the name of a temporary file, cut to what file systems take."""
-    end = f".{os.getpid()}.part"
+def part_name(name: str, process: int) -> str:
+    """Return the name of the temporary file that a process of this host writes.
+
+    Args:
+        name: of the file to be; cut where the name would be longer than file systems take.
+        process: number of the process.
+    """
+    end = f".{process}.{_host()}.part"
     room = _LONGEST_NAME - len(end) - 1
     if len(os.fsencode(name)) > room:
         name = os.fsencode(name)[:room].decode("utf-8", "ignore")
@@ -64,9 +82,21 @@ def _flush(path: Path, mode: int) -> None:
         os.close(descriptor)
 
 
-def _is_alive(process: int) -> bool:
+@cache
+def _host() -> str:
+    """Return six digits that tell this host from others."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _resolved(part: Path) -> Path:
+    return part.parent.resolve() / part.name
+
+
+def _is_written(part: Path, process: int) -> bool:
+    if process == os.getpid():
+        return _resolved(part) in _in_use
     if os.name == "nt":  # there kill ends the process, but a file that is open cannot be removed
-        return process == os.getpid()
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

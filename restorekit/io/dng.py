@@ -22,7 +22,15 @@ from torch import Tensor
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
-from restorekit.io.metadata import Ifd, append_exif, read_header, read_ifd, short, write_ifd
+from restorekit.io.exif import (
+    Ifd,
+    append_exif,
+    exif_of_shot,
+    read_header,
+    read_ifd,
+    short,
+    write_ifd,
+)
 from restorekit.ops.color import unpack_bayer
 
 _CFA, _LINEAR_RAW = 32803, 34892
@@ -271,8 +279,9 @@ def _write(
         metadata=None,
         software="restorekit",
     )
-    if metadata.exif:
-        append_exif(path, metadata.exif)
+    exif = metadata.exif or exif_of_shot(metadata.iso, metadata.exposure_time)
+    if exif:
+        append_exif(path, exif)
 
 
 def _state_planar_configuration(path: Path) -> None:

@@ -1,220 +1,33 @@
-"""EXIF, XMP, ICC and orientation: what files say beside their pixels, edited and carried over.
-
-An EXIF block is a small TIFF file (TIFF 6.0, Exif 2.32): directories of 12-byte entries, whose
-values stand in the entry, or elsewhere in the block at an offset from its start.
-"""
+"""What files say beside their pixels, carried from one to another."""
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from dataclasses import replace
 
 from restorekit.errors import UsageError
 from restorekit.image import Metadata
+from restorekit.io.exif import (
+    EXIF_IFD,
+    EXPOSURE_TIME,
+    ISO,
+    MAKE,
+    MODEL,
+    Ifd,
+    edit_exif,
+    exif_of_shot,
+    read_header,
+    read_ifd,
+    read_sub_ifd,
+    stated_orientation,
+)
 
 STRIPS = ("none", "gps", "all")
-
-MAKE, MODEL, ORIENTATION = 271, 272, 274
-EXIF_IFD, GPS_IFD, INTEROPERABILITY_IFD = 34665, 34853, 40965
-EXPOSURE_TIME, ISO, MAKER_NOTE = 33434, 34855, 37500
-DESCRIPTION = 270
-_RESOLUTION_UNIT = 296
-_RESOLUTION = {282, 283, _RESOLUTION_UNIT}
-# Beside them software, date, artist, host, rating, copyright and the XP strings.
-_CARRIED_TAGS = {DESCRIPTION, MAKE, MODEL, ORIENTATION, *_RESOLUTION, 305, 306, 315, 316}
-_CARRIED_TAGS |= {18246, 18249, 33432, *range(40091, 40096)}
-
-_FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
-_FORMATS |= {11: "f", 12: "d", 13: "I"}
-_ASCII, _SHORT, _LONG, _RATIONALS = 2, 3, 4, (5, 10)
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 _GPS_ATTRIBUTE = re.compile(rb"\s[\w.-]+:gps\w*\s*=\s*(?:\"[^\"]*\"|'[^']*')", re.IGNORECASE)
 _GPS_ELEMENT = re.compile(rb"<([\w.-]+:gps\w*)[^<>]*(?:/>|>[^<]*</\1\s*>)", re.IGNORECASE)
-
-
-Buffer = bytes | mmap
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Hold the value of one tag.
-
-    Attributes:
-        type: TIFF type number.
-        count: number of values.
-        data: the values, little-endian.
-    """
-
-    type: int
-    count: int
-    data: bytes
-
-    def numbers(self) -> list[float]:
-        """Return the values as numbers; a fraction with denominator 0 is 0."""
-        code = _FORMATS[self.type]
-        values = [v for group in struct.iter_unpack("<" + code, self.data) for v in group]
-        if self.type in _RATIONALS:
-            return [n / d if d else 0.0 for n, d in zip(values[::2], values[1::2], strict=True)]
-        return [float(v) for v in values if not isinstance(v, bytes)]
-
-    def text(self) -> str | None:
-        """Return the value of an ASCII tag without its padding, or None where it is empty."""
-        return self.data.split(b"\0")[0].decode("utf-8", "replace").strip() or None
-
-
-Ifd = dict[int, Entry]
-
-
-def short(value: int) -> Entry:
-    """Return the entry of one 16-bit number."""
-    return Entry(_SHORT, 1, struct.pack("<H", value))
-
-
-def read_header(block: Buffer) -> tuple[str, int]:
-    """Return the byte order of a classic TIFF, as struct writes it, and the offset of IFD0.
-
-    Raises:
-        ValueError: it is no classic TIFF.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[0:4]))
-    if order is None or len(block) < 8:
-        raise ValueError("no TIFF header")
-    return order, int(struct.unpack(order + "I", block[4:8])[0])
-
-
-def read_ifd(block: Buffer, offset: int, order: str) -> tuple[Ifd, int]:
-    """Return the readable entries of a directory and the offset of the next one.
-
-    Raises:
-        ValueError: the directory does not lie in the block.
-    """
-    head = block[offset : offset + 2]
-    count = struct.unpack(order + "H", head)[0] if len(head) == 2 else 0
-    records = block[offset + 2 : offset + 2 + 12 * count]
-    if offset < 8 or not count or len(records) < 12 * count:
-        raise ValueError("a directory of tags lies outside of the block")
-    ifd: Ifd = {}
-    budget = len(block)
-    for tag, kind, number, value in struct.iter_unpack(order + "HHI4s", records):
-        size = struct.calcsize("<" + _FORMATS.get(kind, "")) * number
-        if size > 4:
-            start = struct.unpack(order + "I", value)[0]
-            value = block[start : start + size] if size <= budget else b""
-            budget -= len(value)
-        if 0 < size <= len(value):
-            ifd[tag] = Entry(kind, number, _swapped(kind, value[:size], order))
-    end = offset + 2 + 12 * count
-    following = block[end : end + 4]
-    return ifd, struct.unpack(order + "I", following)[0] if len(following) == 4 else 0
-
-
-def read_sub_ifd(block: Buffer, ifd: Ifd, pointer: int, order: str) -> Ifd:
-    """Return the directory that a tag of another points to; empty where there is none."""
-    try:
-        return read_ifd(block, int(ifd[pointer].numbers()[0]), order)[0]
-    except (KeyError, IndexError, OverflowError, ValueError):
-        return {}
-
-
-def write_ifd(ifd: Ifd, offset: int, order: str, following: int = 0) -> bytes:
-    """Return the bytes of a directory and its values, to stand at an even offset of a block."""
-    records, values = bytearray(struct.pack(order + "H", len(ifd))), bytearray()
-    values_offset = offset + 6 + 12 * len(ifd)
-    for tag, entry in sorted(ifd.items()):
-        field = _swapped(entry.type, entry.data, order)
-        if len(field) > 4:
-            start = values_offset + len(values)
-            values += field + b"\0" * (len(field) % 2)
-            field = struct.pack(order + "I", start)
-        records += struct.pack(order + "HHI", tag, entry.type, entry.count) + field.ljust(4, b"\0")
-    return bytes(records + struct.pack(order + "I", following) + values)
-
-
-def exif_of_tiff(block: Buffer) -> bytes | None:
-    """Return a self-contained EXIF block from the tags of a TIFF file or of another EXIF block.
-
-    MakerNote and Interoperability stay behind, because their offsets would no longer fit.
-
-    Raises:
-        ValueError: it is no classic TIFF.
-    """
-    order, offset = read_header(block)
-    main = read_ifd(block, offset, order)[0]
-    carried = {tag: entry for tag, entry in main.items() if tag in _CARRIED_TAGS}
-    if DESCRIPTION in carried and carried[DESCRIPTION].data.startswith(b'{"shape":'):
-        del carried[DESCRIPTION]  # an array's shape, which a crop makes wrong
-    if _RESOLUTION_UNIT in carried and carried[_RESOLUTION_UNIT].numbers() == [1]:
-        carried = {tag: entry for tag, entry in carried.items() if tag not in _RESOLUTION}
-    exif = read_sub_ifd(block, main, EXIF_IFD, order)
-    exif = {t: e for t, e in exif.items() if t not in (MAKER_NOTE, INTEROPERABILITY_IFD)}
-    gps = read_sub_ifd(block, main, GPS_IFD, order)
-    if not (carried.keys() - _RESOLUTION or exif or gps):
-        return None
-    return new_exif(carried, {EXIF_IFD: exif, GPS_IFD: gps})
-
-
-def new_exif(main: Ifd, sub_ifds: Mapping[int, Ifd] | None = None) -> bytes:
-    """Return an EXIF block of IFD0 and the directories that pointer tags name."""
-    body, start = _lay_out(main, sub_ifds or {}, 8, "<")
-    return b"II*\0" + struct.pack("<I", start) + body
-
-
-def append_exif(path: Path, exif: bytes) -> None:
-    """Add the tags of an EXIF block to a classic TIFF file, whose own tags win.
-
-    Resolution is taken from the EXIF block, since TIFF writers state one whether they know it or
-    not.
-
-    Raises:
-        ValueError: the file or the block is no classic TIFF.
-    """
-    added = exif_of_tiff(exif)
-    if added is None:
-        return
-    main = read_ifd(added, read_header(added)[1], "<")[0]
-    subs = {tag: read_sub_ifd(added, main, tag, "<") for tag in (EXIF_IFD, GPS_IFD)}
-    with path.open("r+b") as file:
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as written:
-            order, offset = read_header(written)
-            ifd, following = read_ifd(written, offset, order)
-        resolution = {t: e for t, e in main.items() if t in _RESOLUTION}
-        end = file.seek(0, 2)
-        end += file.write(b"\0" * (end % 2))
-        body, start = _lay_out(main | ifd | resolution, subs, end, order, following)
-        file.write(body)
-        file.seek(4)
-        file.write(struct.pack(order + "I", start))
-
-
-def edit_exif(exif: bytes, orientation: int, *, keep_gps: bool = True) -> bytes:
-    """Return an EXIF block with this orientation, without GPS where asked; all else stays put.
-
-    Raises:
-        ValueError: it is no EXIF block.
-    """
-    order, offset = read_header(exif)
-    ifd, following = read_ifd(exif, offset, order)
-    edited, wanted = bytearray(exif), dict(ifd)
-    if not keep_gps and GPS_IFD in wanted:
-        _erase_ifd(edited, int(wanted.pop(GPS_IFD).numbers()[0]), order)
-    if not wanted or stated_orientation(wanted) != orientation:  # a directory is never empty
-        wanted[ORIENTATION] = short(orientation)
-    if wanted == ifd:
-        return exif
-    edited += b"\0" * (len(edited) % 2)
-    struct.pack_into(order + "I", edited, 4, len(edited))
-    edited += write_ifd(wanted, len(edited), order, following)
-    return bytes(edited)
-
-
-def stated_orientation(ifd: Ifd) -> int:
-    """Return the orientation 1..8 of a directory; 1 where it says none or nonsense."""
-    numbers = ifd[ORIENTATION].numbers() if ORIENTATION in ifd else []
-    return int(numbers[0]) if numbers and numbers[0] in range(1, 9) else 1
 
 
 def with_exif(metadata: Metadata, exif: bytes | None) -> Metadata:
@@ -240,14 +53,17 @@ def with_exif(metadata: Metadata, exif: bytes | None) -> Metadata:
     )
 
 
-def carried(metadata: Metadata, strip: str, *, grey: bool) -> Metadata:
+def carried(
+    metadata: Metadata, strip: str, *, grey: bool, size: tuple[int, int] | None = None
+) -> Metadata:
     """Return the metadata to write, with what was lost on the way under warnings.
 
     Args:
         metadata: what the picture says.
-        strip: "none" keeps all, "gps" drops positions, "all" drops EXIF and XMP; ICC profile and
+        strip: "none" keeps all, "gps" drops positions, "all" drops EXIF, XMP and text; colours and
             orientation always stay, for the picture would look wrong without them.
         grey: whether the file will hold a grey picture.
+        size: width and height that the file will have, for the EXIF block to state.
 
     Raises:
         UsageError: no such strip.
@@ -255,16 +71,17 @@ def carried(metadata: Metadata, strip: str, *, grey: bool) -> Metadata:
     if strip not in STRIPS:
         raise UsageError(f"there is no strip {strip!r}; choose one of {', '.join(STRIPS)}")
     warnings = []
-    exif = None if strip == "all" else metadata.exif
-    xmp = None if strip == "all" else metadata.xmp
+    if strip == "all":
+        metadata = replace(metadata, exif=None, xmp=None, iso=None, exposure_time=None)
+    exif, xmp = metadata.exif, metadata.xmp
     if exif:
         try:
-            exif = edit_exif(exif, metadata.orientation, keep_gps=strip == "none")
-        except (IndexError, OverflowError, ValueError, struct.error):
+            exif = edit_exif(exif, metadata.orientation, size=size, keep_gps=strip == "none")
+        except (OverflowError, ValueError, struct.error):
             warnings.append("the EXIF block is damaged and was left out")
             exif = None
-    if not exif and metadata.orientation != 1:
-        exif = new_exif({ORIENTATION: short(metadata.orientation)})
+    if not exif:
+        exif = exif_of_shot(metadata.iso, metadata.exposure_time, metadata.orientation)
     if xmp and strip == "gps":
         xmp = _GPS_ELEMENT.sub(b"", _GPS_ATTRIBUTE.sub(b"", xmp))
         if b"gps" in xmp.replace(b"\0", b"").lower():
@@ -274,46 +91,24 @@ def carried(metadata: Metadata, strip: str, *, grey: bool) -> Metadata:
     if profile and profile[16:20] != (b"GRAY" if grey else b"RGB "):
         warnings.append("the ICC profile does not fit the colours of the picture and was left out")
         profile = None
-    return replace(metadata, exif=exif, xmp=xmp, icc_profile=profile, warnings=tuple(warnings))
+    return replace(
+        metadata,
+        exif=exif,
+        xmp=xmp,
+        icc_profile=profile,
+        png_chunks=tuple(c for c in metadata.png_chunks if _may_stay(*c, strip)),
+        warnings=tuple(warnings),
+    )
 
 
-def _lay_out(
-    main: Ifd, sub_ifds: Mapping[int, Ifd], offset: int, order: str, following: int = 0
-) -> tuple[bytes, int]:
-    """Return sub-directories and the main one, to stand at an offset, and where the main begins."""
-    body, linked = bytearray(), dict(main)
-    for pointer, ifd in sub_ifds.items():
-        if ifd:
-            start = offset + len(body)
-            linked[pointer] = Entry(_LONG, 1, struct.pack("<I", start))
-            body += write_ifd(ifd, start, order)
-    start = offset + len(body)
-    return bytes(body) + write_ifd(linked, start, order, following), start
-
-
-def _erase_ifd(block: bytearray, offset: int, order: str) -> None:
-    """Overwrite a directory and its values, but never the header, with zeros."""
-    if not 8 <= offset <= len(block) - 2:
-        return
-    count = struct.unpack_from(order + "H", block, offset)[0]
-    end = min(offset + 2 + 12 * count, len(block))
-    for record in range(offset + 2, end - 11, 12):
-        _, kind, number, start = struct.unpack_from(order + "HHII", block, record)
-        size = struct.calcsize("<" + _FORMATS.get(kind, "")) * number
-        if size > 4:
-            first, stop = max(start, 8), min(start + size, len(block))
-            block[first:stop] = bytes(max(stop - first, 0))
-    block[offset:end] = bytes(end - offset)
+def _may_stay(kind: bytes, body: bytes, strip: str) -> bool:
+    """Say whether a chunk of a PNG file is to be carried; a raw profile may hold positions."""
+    if strip == "none" or kind not in PNG_TEXTS:
+        return True
+    placed = b"gps" in body.lower() or body.startswith(b"Raw profile type")
+    return strip == "gps" and not placed
 
 
 def _positive(ifd: Ifd, tag: int) -> float | None:
     numbers = ifd[tag].numbers() if tag in ifd else []
     return numbers[0] if numbers and numbers[0] > 0 else None
-
-
-def _swapped(kind: int, data: bytes, order: str) -> bytes:
-    """Return values turned from little-endian to the order, or back."""
-    word = struct.calcsize("<" + _FORMATS[kind][0])
-    if order == "<" or word == 1:
-        return data
-    return b"".join(data[i : i + word][::-1] for i in range(0, len(data), word))

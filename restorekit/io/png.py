@@ -1,7 +1,7 @@
 """PNG files of 8 and 16 bits, coded by imagecodecs, and the chunks that hold their metadata.
 
-Imagecodecs knows no iCCP, eXIf and iTXt chunks (PNG, third edition), so they are read and put in
-here.
+Imagecodecs knows none of the chunks beside the pixels (PNG, third edition), so they are read and
+put in here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ import imagecodecs
 import numpy as np
 
 from restorekit.image import Image, Metadata
-from restorekit.io.metadata import with_exif
-from restorekit.io.samples import check_size, from_image, to_image
+from restorekit.io.checks import check_size
+from restorekit.io.metadata import PNG_TEXTS, with_exif
+from restorekit.io.samples import from_image, to_image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # libpng prints about the others
-_METADATA_CHUNKS = (b"iCCP", b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"acTL")
+_DENSITY = b"pHYs"
+_COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_METADATA_CHUNKS = (b"iCCP", b"eXIf", b"acTL", _DENSITY, *_COLOURS, *PNG_TEXTS)
+_GAMMA_OF_SRGB, _CICP_OF_SRGB = 45455, bytes((1, 13))
+_METRES_PER_INCH = 0.0254
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
 _INFLATED_LIMIT = 1 << 24
@@ -60,9 +65,27 @@ def write_png(image: Image, path: Path) -> list[str]:
     return []
 
 
+def lost_chunks(metadata: Metadata) -> list[str]:
+    """Return what no other format can hold of the chunks of a PNG file, a line each."""
+    chunks = dict(metadata.png_chunks)
+    gamma = int.from_bytes(chunks.get(b"gAMA", b""))
+    if metadata.icc_profile or b"sRGB" in chunks or abs(gamma / _GAMMA_OF_SRGB - 1) < 0.05:
+        gamma = 0  # overruled, or that of sRGB but for rounding
+    notes = []
+    if gamma or not chunks.get(b"cICP", _CICP_OF_SRGB).startswith(_CICP_OF_SRGB):
+        notes.append(
+            "the PNG states by gAMA or cICP that its colours are not those of sRGB, which was left "
+            "out: they will look different"
+        )
+    if chunks.keys() & set(PNG_TEXTS):
+        notes.append("the text chunks of the PNG were left out")
+    return notes
+
+
 def _with_chunks(metadata: Metadata, data: bytes, chunks: list[_Chunk]) -> Metadata:
     """Return the metadata with what the chunks of a PNG file say; damaged chunks are warned of."""
     exif = None
+    kept: list[tuple[bytes, bytes]] = []
     notes = list(metadata.warnings)
     for kind, start, end in chunks:
         if kind not in _METADATA_CHUNKS:
@@ -82,14 +105,23 @@ def _with_chunks(metadata: Metadata, data: bytes, chunks: list[_Chunk]) -> Metad
                 exif = exif or _raw_profile(kind, body)
             elif kind == b"acTL":
                 notes.append("the PNG is animated; only its still picture was read")
-        except (zlib.error, ValueError, IndexError):
+            else:
+                if kind == _DENSITY:
+                    metadata = replace(metadata, resolution=_resolution(body))
+                kept.append((kind, body))
+        except (zlib.error, struct.error, ValueError, IndexError):
             notes.append(f"the {kind.decode('ascii')} chunk is damaged and was left out")
-    return with_exif(replace(metadata, warnings=tuple(notes)), exif)
+    metadata = replace(metadata, png_chunks=tuple(kept), warnings=tuple(notes))
+    return with_exif(metadata, exif)
 
 
 def _with_metadata(encoded: bytes, metadata: Metadata) -> bytes:
-    """Return an encoded PNG with ICC profile, EXIF block and XMP packet as chunks before IDAT."""
-    parts = [encoded[:_HEADER_END]]
+    """Return an encoded PNG with its metadata as chunks before IDAT."""
+    parts = [encoded[:_HEADER_END], *(_chunk(*kept) for kept in metadata.png_chunks)]
+    if metadata.resolution and _DENSITY not in dict(metadata.png_chunks):
+        across, down = (round(dots / _METRES_PER_INCH) for dots in metadata.resolution)
+        if min(across, down) > 0 and max(across, down) < 2**31:
+            parts.append(_chunk(_DENSITY, struct.pack(">IIB", across, down, 1)))
     if metadata.icc_profile:
         body = b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)
         parts.append(_chunk(b"iCCP", body))
@@ -119,6 +151,14 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _resolution(body: bytes) -> tuple[float, float] | None:
+    """Return the dots per inch of a pHYs chunk, or None where it states but their proportion."""
+    across, down, unit = struct.unpack(">IIB", body)
+    if unit != 1 or not across or not down:
+        return None
+    return across * _METRES_PER_INCH, down * _METRES_PER_INCH
 
 
 def _international_text(body: bytes) -> bytes:

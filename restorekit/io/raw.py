@@ -23,8 +23,10 @@ from PIL import ImageCms
 
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, Transfer
+from restorekit.io.checks import check_dng, check_file, check_size
 from restorekit.io.dng import DngTags, read_dng_tags
-from restorekit.io.metadata import exif_of_tiff, with_exif
+from restorekit.io.exif import exif_of_tiff
+from restorekit.io.metadata import with_exif
 from restorekit.ops.color import bayer_offsets, linear_to_srgb
 
 _SUFFIXES = """
@@ -103,6 +105,20 @@ def develop(image: Image) -> Image:
         return _rendered(raw.postprocess(**_SRGB_SETTINGS, **_levels(white)), image.metadata)
 
 
+def developed_size(image: Image) -> tuple[int, int]:
+    """Return the width and height of what develop makes of BAYER planes.
+
+    Raises:
+        UsageError: the picture is no BAYER picture with a file.
+        DecodeError: the file cannot be read any more.
+    """
+    with _opened(_source(image), math.inf) as (raw, _):
+        sizes = raw.sizes
+    width = int(sizes.width * max(sizes.pixel_aspect, 1) + 0.5)
+    height = int(sizes.height / min(sizes.pixel_aspect, 1) + 0.5)
+    return (height, width) if sizes.flip & 4 else (width, height)
+
+
 def demosaic(image: Image) -> Image:
     """Interpolate BAYER planes to the RGB of the camera, without white balance or rotation.
 
@@ -153,12 +169,7 @@ def srgb_profile() -> bytes:
 @contextmanager
 def _opened(path: Path, max_megapixels: float) -> Iterator[tuple[Any, DngTags]]:
     """Open and decode a RAW file after the checks that need no decoding."""
-    if not path.is_file():
-        reason = "this is a folder" if path.is_dir() else "there is no such file"
-        raise DecodeError(f"{path}: {reason}")
-    size = path.stat().st_size
-    if not size:
-        raise DecodeError(f"{path}: the file is empty; copy it from the card again")
+    check_file(path)
     with path.open("rb") as file:
         head = file.read(16)
     if path.suffix.lower() not in RAW_SUFFIXES and not head.startswith(_RAW_STARTS):
@@ -166,10 +177,10 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[tuple[Any, DngTags]]:
             f"{path}: there is no RAW header; a bare mosaic must be converted to DNG first"
         )
     tags = read_dng_tags(path)
-    _refuse_undecodable(path, tags)
+    check_dng(path, tags)
     try:
         with rawpy.imread(str(path)) as raw:
-            _refuse_size(path, raw, size, max_megapixels)
+            _refuse_size(path, raw, max_megapixels)
             raw.unpack()
             _refuse_decoded(path, raw)
             yield raw, tags
@@ -181,31 +192,10 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[tuple[Any, DngTags]]:
         ) from error
 
 
-def _refuse_undecodable(path: Path, tags: DngTags) -> None:
-    """Explain the DNG kinds that LibRaw does not read, or reads wrongly."""
-    kind = None
-    if tags.is_float:
-        kind = "floating-point"
-    elif tags.compression in (50002, 52546):
-        kind = "JPEG XL compressed"
-    elif tags.compression in (8, 32946):
-        kind = "deflate compressed"
-    elif tags.compression == 9:
-        kind = "GoPro (VC-5) compressed"
-    if kind:
-        raise DecodeError(
-            f"{path}: {kind} DNG files are not supported; convert it to a DNG with lossless JPEG "
-            "or without compression by the DNG converter of Adobe"
-        )
-
-
-def _refuse_size(path: Path, raw: Any, size: int, max_megapixels: float) -> None:
-    pixels = raw.sizes.raw_width * raw.sizes.raw_height
-    if pixels > max_megapixels * 1e6:
-        raise DecodeError(
-            f"{path}: {pixels / 1e6:.1f} megapixels are above the limit of {max_megapixels:g}; "
-            "raise the limit if the file is to be trusted"
-        )
+def _refuse_size(path: Path, raw: Any, max_megapixels: float) -> None:
+    width, height = raw.sizes.raw_width, raw.sizes.raw_height
+    check_size(path, width, height, max_megapixels)
+    size, pixels = path.stat().st_size, width * height
     if size < _LEAST_BYTES_PER_PIXEL * pixels:
         raise DecodeError(
             f"{path}: {size} bytes cannot hold {pixels / 1e6:.1f} megapixels; the file is damaged "

@@ -23,9 +23,11 @@ import PIL.ImageFile
 
 from restorekit.errors import DecodeError
 from restorekit.image import Image, Layout, Metadata
-from restorekit.io.metadata import ORIENTATION, carried, new_exif, short, with_exif
-from restorekit.io.png import SIGNATURE, read_png, write_png
-from restorekit.io.samples import FIRST_ONLY, check_size, from_image, to_image
+from restorekit.io.checks import check_size
+from restorekit.io.exif import exif_of_shot
+from restorekit.io.metadata import carried, with_exif
+from restorekit.io.png import SIGNATURE, lost_chunks, read_png, write_png
+from restorekit.io.samples import FIRST_ONLY, from_image, to_image
 from restorekit.io.tiff import SIGNATURES, read_tiff, write_tiff
 
 READ_SUFFIXES = frozenset(
@@ -74,12 +76,13 @@ def write_rgb(image: Image, path: Path, format: str, *, strip: str, quality: int
     Depth is that of the metadata, as far as the format can hold it. Linear pictures are encoded.
     """
     grey = image.layout is Layout.GRAY and format != "webp"
-    metadata = carried(image.metadata, strip, grey=grey)
+    metadata = carried(image.metadata, strip, grey=grey, size=(image.width, image.height))
     image = replace(image.to_srgb(), metadata=replace(metadata, warnings=()))
     notes = list(metadata.warnings)
     if format == "png":
-        notes += write_png(image, path)
-    elif format == "tiff":
+        return notes + write_png(image, path)
+    notes += lost_chunks(metadata)
+    if format == "tiff":
         notes += write_tiff(image, path)
     else:
         notes += _write_pillow(image, path, format, quality)
@@ -94,9 +97,10 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
             for tile in picture.tile
         )
         if picture.mode not in _PILLOW_MODES or deep:
+            remedy = "PNG or TIFF" if deep or picture.mode.startswith(("I", "F")) else "RGB"
             raise DecodeError(
                 f"{path}: {picture.format} pictures of the kind {picture.mode} are not supported; "
-                "convert it to RGB, or to PNG or TIFF for more than 8 bits, first"
+                f"convert it to {remedy} first"
             )
         mode = _PILLOW_MODES[picture.mode]
         if "transparency" in picture.info and not mode.endswith("A"):
@@ -108,6 +112,7 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
             path=path,
             icc_profile=picture.info.get("icc_profile"),
             xmp=picture.info.get("xmp"),
+            resolution=_resolution(picture),
             warnings=(FIRST_ONLY,) if getattr(picture, "is_animated", False) else (),
         )
         metadata = with_exif(metadata, picture.info.get("exif"))
@@ -128,6 +133,13 @@ def _open_pillow(path: Path) -> Iterator[PIL.ImageFile.ImageFile]:
             PIL.Image.MAX_IMAGE_PIXELS = limit
     with picture:
         yield picture
+
+
+def _resolution(picture: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
+    """Return the dots per inch that a JPEG or BMP file states outside of its EXIF block."""
+    stated = picture.format == "BMP" or picture.info.get("jfif_unit") in (1, 2)
+    across, down = picture.info.get("dpi", (0, 0)) if stated else (0, 0)
+    return (float(across), float(down)) if across > 0 and down > 0 else None
 
 
 def _jpeg_ends(path: Path) -> bool:
@@ -154,8 +166,7 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
         settings = {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
         if exif and len(exif) + 6 > _JPEG_EXIF_LIMIT:
             notes.append("the EXIF block is too long for JPEG and was left out")
-            turned = metadata.orientation != 1
-            exif = new_exif({ORIENTATION: short(metadata.orientation)}) if turned else None
+            exif = exif_of_shot(metadata.iso, metadata.exposure_time, metadata.orientation)
         if xmp and len(xmp) > _JPEG_XMP_LIMIT:
             notes.append("the XMP packet is too long for JPEG and was left out")
             xmp = None
@@ -168,6 +179,8 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
         settings |= {key: value for key, value in carried_on.items() if value}
         if exif:
             settings["exif"] = b"Exif\0\0" + exif
+    if format in ("jpg", "bmp") and metadata.resolution and max(metadata.resolution) < 65535:
+        settings["dpi"] = metadata.resolution
     samples = from_image(image, 8, alpha=format == "webp")
     iio.imwrite(path, samples, plugin="pillow", extension=f".{format}", **settings)
     return notes

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restorekit.errors import DecodeError
 from restorekit.image import Image, Layout, Metadata, Transfer
 
 FIRST_ONLY = "the file holds more than one picture; only the first was read"
-
-
-def check_size(path: Path, width: int, height: int, max_megapixels: float) -> None:
-    """Refuse a picture that is too large, before it is decoded.
-
-    Raises:
-        DecodeError: it has more than so many million pixels.
-    """
-    if width * height > max_megapixels * 1e6:
-        raise DecodeError(
-            f"{path}: {width} x {height} pixels are above the limit of {max_megapixels:g} "
-            "megapixels; raise the limit if the file is to be trusted"
-        )
 
 
 def to_image(samples: NDArray[Any], peak: float, alpha: bool, metadata: Metadata) -> Image:

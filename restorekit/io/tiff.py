@@ -17,10 +17,24 @@ from numpy.typing import NDArray
 
 from restorekit.errors import DecodeError
 from restorekit.image import Image, Layout, Metadata
-from restorekit.io.metadata import ORIENTATION, append_exif, exif_of_tiff, with_exif
-from restorekit.io.samples import FIRST_ONLY, check_size, from_image, to_image
+from restorekit.io.checks import check_size
+from restorekit.io.exif import (
+    ARTIST,
+    COPYRIGHT,
+    EXIF_IFD,
+    GPS_IFD,
+    MAKE,
+    MODEL,
+    ORIENTATION,
+    append_exif,
+    exif_of_tiff,
+)
+from restorekit.io.metadata import with_exif
+from restorekit.io.samples import FIRST_ONLY, from_image, to_image
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EXIF_TAGS = (MAKE, MODEL, ARTIST, COPYRIGHT, EXIF_IFD, GPS_IFD)
+_INCHES = {2: 1.0, 3: 1 / 2.54}
 _LAYOUT_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, *range(317, 326), 338, 339}
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -55,11 +69,13 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
             orientation=_orientation(page.tags.valueof(ORIENTATION)),
             icc_profile=_bytes(page.tags.valueof(34675)),
             xmp=_bytes(page.tags.valueof(700)),
+            resolution=_resolution(page.tags),
         )
         try:
             metadata = with_exif(metadata, exif_of_tiff(data))
         except ValueError:
-            notes.append("the EXIF tags could not be read and were left out")
+            if any(tag in page.tags for tag in _EXIF_TAGS):
+                notes.append("the EXIF tags could not be read and were left out")
     metadata = replace(metadata, warnings=(*notes, *metadata.warnings))
     image = to_image(samples[..., : colours + alpha], peak, alpha, metadata)
     if image.alpha is not None and page.extrasamples[0] == 1:
@@ -92,6 +108,8 @@ def write_tiff(image: Image, path: Path) -> list[str]:
         extratags=extra,
         metadata=None,
         software=False,
+        resolution=metadata.resolution,
+        resolutionunit=2 if metadata.resolution else None,
     )
     if metadata.exif:
         try:
@@ -159,6 +177,17 @@ def _palette(colormap: Any) -> NDArray[Any]:
 
 def _orientation(value: Any) -> int:
     return int(value) if value in range(1, 9) else 1
+
+
+def _resolution(tags: Any) -> tuple[float, float] | None:
+    """Return the dots per inch that the tags state, or None where they have no unit or no sense."""
+    inches = _INCHES.get(tags.valueof(296, default=2))
+    pairs = [tags.valueof(tag) for tag in (282, 283)]
+    whole = all(isinstance(pair, tuple) and len(pair) == 2 and all(pair) for pair in pairs)
+    if inches is None or not whole:
+        return None
+    across, down = (dots / length / inches for dots, length in pairs)
+    return across, down
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -179,9 +179,18 @@ class _GatedUNet(nn.Module):
         decoder_blocks: tuple[int, ...],
         stage: Callable[[int, int, int], nn.Sequential],
     ) -> None:
-        """Build every stage by stage(level, channels, blocks)."""
+        """Build every stage by stage(level, channels, blocks).
+
+        Raises:
+            ConfigError: encoder and decoder differ in their number of levels.
+        """
         super().__init__()
         levels = len(encoder_blocks)
+        if len(decoder_blocks) != levels:
+            raise ConfigError(
+                f"encoder_blocks and decoder_blocks must have as many levels, not {levels} and "
+                f"{len(decoder_blocks)}"
+            )
         widths = [width << level for level in range(levels + 1)]
         self.encoders = nn.ModuleList(
             stage(level, widths[level], blocks) for level, blocks in enumerate(encoder_blocks)
