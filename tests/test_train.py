@@ -213,11 +213,11 @@ def test_a_time_limit_pauses_or_finishes(photographs: Path, tmp_path: Path) -> N
     assert not paused.finished
     assert (tmp_path / "paused" / CHECKPOINT_FILE).is_file()
     finished = train(
-        config(photographs, tmp_path / "finished", steps=10**6, max_minutes=0.005, finish=True)
+        config(photographs, tmp_path / "finished", steps=10**6, max_minutes=0.02, finish=True)
     )
     assert finished.finished
     lines = (tmp_path / "finished" / LOG_FILE).read_text().splitlines()
-    assert json.loads(lines[-1])["learning_rate"] < 2e-4
+    assert json.loads(lines[-1])["learning_rate"] < 5e-4
 
 
 def test_an_existing_run_is_not_overwritten(photographs: Path, tmp_path: Path) -> None:
