@@ -6,8 +6,15 @@ import PIL.Image
 import pytest
 import torch
 
+from restorekit import load_model, read_image, restore_image
+from restorekit.degradations import jpeg
+from restorekit.metrics import psnr
 from restorekit.ops.color import pack_bayer, srgb_to_linear
-from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+from restorekit.ops.noise import (
+    effective_noise_std,
+    estimate_noise_profile,
+    estimate_noise_std,
+)
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
 
@@ -147,3 +154,41 @@ def test_std_without_noise_is_zero(size, level):
 def test_std_of_a_tiny_picture(generator):
     pixels = 0.5 + 0.1 * torch.randn(3, 20, 20, generator=generator)
     assert estimate_noise_std(pixels) == pytest.approx(0.1, rel=0.2)
+
+
+def smooth_scene(generator: torch.Generator) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 6, 8, generator=generator)
+    scene = torch.nn.functional.interpolate(coarse, (384, 512), mode="bicubic")[0]
+    return (0.2 + 0.6 * scene).clamp(0, 1)
+
+
+@pytest.mark.parametrize("sigma", [3, 10, 40])
+def test_effective_std_of_white_noise_is_its_deviation(sigma, generator):
+    scene = smooth_scene(generator)
+    noise = torch.randn(scene.shape, generator=generator) * sigma / 255
+    assert effective_noise_std(scene + noise) * 255 == pytest.approx(sigma, rel=0.05)
+
+
+def test_effective_std_of_smoothed_noise_is_larger_than_its_pixels_show(generator):
+    scene = smooth_scene(generator)
+    noise = torch.randn(1, *scene.shape, generator=generator) * 40 / 255
+    noise = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
+    photo = jpeg((scene + noise[0]).clamp(0, 1), 85)
+    assert estimate_noise_std(photo) < 1.5 / 255
+    assert float(noise.std()) < effective_noise_std(photo) < 3 * float(noise.std())
+
+
+def test_effective_std_of_clean_pictures_stays_small(generator, shared_data):
+    paths = sorted((shared_data / "test" / "polyu" / "clean").iterdir())[::20]
+    assert all(effective_noise_std(photograph(path)) < 1 / 255 for path in paths)
+
+
+def test_camera_noise_of_photographs_is_removed(shared_data):
+    folder = shared_data / "test" / "polyu"
+    model, gains = load_model("kbnet_xs.gaussian"), []
+    for path in sorted((folder / "noisy").iterdir())[::16]:
+        noisy_photo, clean = read_image(path), photograph(folder / "clean" / path.name)
+        restored, _ = restore_image(noisy_photo, model)
+        gains.append(psnr(restored.pixels.clamp(0, 1), clean) - psnr(noisy_photo.pixels, clean))
+    assert np.mean(gains) > 1.2
+    assert min(gains) > -0.2

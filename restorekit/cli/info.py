@@ -147,11 +147,11 @@ def picture_facts(path: Path) -> Facts:
 
 def _estimated_noise(image: "Image") -> Facts:
     from restorekit.image import Layout
-    from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+    from restorekit.ops.noise import effective_noise_std, estimate_noise_profile
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(image.pixels))
-    return {"sigma": 255 * estimate_noise_std(image.pixels)}
+    return {"sigma": 255 * effective_noise_std(image.pixels)}
 
 
 def _profile(shot: float, read: float) -> Facts:

@@ -18,7 +18,7 @@ from restorekit.ops.color import (
     linear_to_srgb,
     srgb_to_linear,
 )
-from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+from restorekit.ops.noise import effective_noise_std, estimate_noise_profile
 
 _PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
 _BORROWED = {
@@ -103,7 +103,7 @@ def measure_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
-        return 255 * estimate_noise_std(image.to_srgb().pixels) if given is None else given
+        return 255 * effective_noise_std(image.to_srgb().pixels) if given is None else given
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None

@@ -19,7 +19,7 @@ from restorekit.hub import LoadedModel
 from restorekit.metrics import Protocol
 from restorekit.models.complexity import Complexity, count_macs
 from restorekit.models.registry import NoiseInput
-from restorekit.ops.noise import estimate_noise_std
+from restorekit.ops.noise import effective_noise_std
 
 BASELINES = ("none", "nlm")
 LARGEST_WHOLE = 2_000_000
@@ -194,7 +194,7 @@ def non_local_means(sample: Sample) -> Restored:
     import numpy as np
 
     degraded = sample.degraded.pixels
-    sigma = 255 * estimate_noise_std(degraded) if sample.sigma is None else sample.sigma
+    sigma = 255 * effective_noise_std(degraded) if sample.sigma is None else sample.sigma
     pixels = (degraded.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     started = time.perf_counter()
     if pixels.shape[2] == 1:
