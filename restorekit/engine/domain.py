@@ -25,9 +25,9 @@ _BORROWED = {
     (Layout.GRAY, Layout.RGB): ((0, 0, 0),),
     (Layout.BAYER, Layout.RGB): ((0, 1, 3), (0, 2, 3)),
 }
-_GRAY_AS_COLOUR = 1.5
-"""Grey noise repeated on three planes is as strong in the luma as white noise of sqrt(3) times its
-deviation, and has no chroma; a colour network does best when it is told 1.5 times (eval, Set12)."""
+_GRAY_AS_COLOUR = 3**0.5
+"""Grey noise repeated on three planes is as strong in the luma as independent noise of sqrt(3)
+times its deviation; that is what a colour network is told."""
 _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
 _LEAST_SHOT = 1e-6
