@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import imageio.v3 as iio
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
 
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.train import CHECKPOINT_FILE, train
@@ -143,6 +145,16 @@ def test_two_processes_equal_one(photographs: Path, tmp_path: Path) -> None:
     two = trained_weights(tmp_path / "two")
     for name, tensor in trained_weights(tmp_path / "one").items():
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_options_pass_through_torchrun() -> None:
+    command = [sys.executable, "-m", "restorekit", "train", "--help"]
+    env = {**ENVIRONMENT, "COLUMNS": "200", "NO_COLOR": "1"}
+    shown = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    ours = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
+    assert {"--data", "--from", "--max-minutes"} <= ours
+    theirs = get_args_parser()._option_string_actions
+    assert not [(a, b) for a in ours for b in theirs if b.startswith(a)]
 
 
 def test_a_killed_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path) -> None:

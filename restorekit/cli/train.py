@@ -24,7 +24,9 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.")
     ] = None,
-    start: Annotated[str | None, typer.Option(help="Model whose weights are the start.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Model whose weights are the start.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, crops and noise.")] = None,
     max_minutes: Annotated[

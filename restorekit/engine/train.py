@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -130,6 +131,7 @@ class _Trainer:
         objective: nn.Module = _Objective(self.model, criterion_by_name(config.loss))
         if config.compile:
             objective.compile()
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
         self.parallel = DistributedDataParallel(objective) if processes.count > 1 else None
         self.objective = self.parallel or objective
         self.log = None if processes.rank else TrainingLog(self.folder, config.tensorboard)
