@@ -255,6 +255,21 @@ def test_a_run_starts_from_given_weights(photographs: Path, tmp_path: Path) -> N
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
+def test_a_start_with_other_inputs_lends_what_fits(photographs: Path, tmp_path: Path) -> None:
+    train(config(photographs, tmp_path / "told"))
+    still = {"learning_rate": 1e-12, "final_learning_rate": 0.0}
+    blind = {**TINY["config"], "noise_map": False}
+    start = str(tmp_path / "told")
+    train(config(photographs, tmp_path / "blind", start=start, config=blind, **still))
+    told = load_file(tmp_path / "told" / "model.safetensors")
+    lent = load_file(tmp_path / "blind" / "model.safetensors")
+    fitting = [name for name in told if name != "stem.weight"]
+    assert all(torch.allclose(told[name], lent[name], atol=1e-6) for name in fitting)
+    other = {**TINY["config"], "width": 12}
+    with pytest.raises(ConfigError, match="does not fit this architecture"):
+        train(config(photographs, tmp_path / "other", start=start, config=other))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pairs_of_every_layout_are_trained_on(tmp_path: Path, layout: str) -> None:
     lay_out(tmp_path / "data", layout)

@@ -146,16 +146,23 @@ class _Trainer:
             torch.manual_seed(self.config.seed)
             model = create_model(self.config.architecture, self.config.config)
         if self.config.start:
-            start = load_model(self.config.start).model.state_dict()
-            try:
-                model.load_state_dict(start)
-            except RuntimeError as error:
-                raise ConfigError(f"{self.config.start} does not fit this architecture") from error
+            self._take_over(load_model(self.config.start).model.state_dict(), model)
         if self.config.channels_last:
             for module in model.modules():
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device).train()
+
+    def _take_over(self, start: Mapping[str, Tensor], model: RestorationModel) -> None:
+        """Copy the weights that fit, at least half of them; another input may have other planes."""
+        own = model.state_dict()
+        fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+        if 2 * len(fitting) < len(own):
+            raise ConfigError(f"{self.config.start} does not fit this architecture")
+        fresh = sorted(own.keys() - fitting.keys())
+        if fresh:
+            self.reporter.note(f"not in {self.config.start}, so fresh: {', '.join(fresh)}")
+        model.load_state_dict({**own, **fitting})
 
     def load(self) -> None:
         """Take up the state of the run folder's checkpoint."""
