@@ -2,12 +2,17 @@
 
 KBNet (Zhang et al., 2023), Section 3.1. The published order fuses the bases into one kernel a
 pixel; here the bases are applied first and their responses mixed, so that no tensor holds a
-kernel for every pixel.
+kernel for every pixel. CUDA tensors go to the fused kernels of kernel_basis_fused where those run.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK_BYTES = 1 << 22
+_FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_FUSED_GROUPS = (2, 4)
+_FUSED_BASES = 128
 
 
 def kernel_basis_reference(
@@ -49,13 +57,42 @@ def kernel_basis_attention(
     """Apply kernel basis attention block by block, forward and backward.
 
     Arguments and result are those of kernel_basis_reference. Blocks of rows are unfolded one at a
-    time, also again in the backward pass, so that extra memory is a few blocks.
+    time, also again in the backward pass, so that extra memory is a few blocks; the fused kernels
+    for CUDA unfold nothing. All is computed in the dtype of the values.
     """
     dtype = values.dtype
-    mixed: Tensor = _BlockedKernelBasis.apply(  # type: ignore[no-untyped-call]
-        values, coefficients.to(dtype), bases.to(dtype), biases.to(dtype)
-    )
+    arguments = values, coefficients.to(dtype), bases.to(dtype), biases.to(dtype)
+    if _runs_fused(values, bases):
+        from restorekit.ops.kernel_basis_fused import kernel_basis_fused
+
+        return kernel_basis_fused(*arguments)
+    mixed: Tensor = _BlockedKernelBasis.apply(*arguments)  # type: ignore[no-untyped-call]
     return mixed
+
+
+def _triton_builds() -> bool:
+    """Return whether Triton is there, and the compiler and headers that its launchers need."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_config_var("INCLUDEPY") or "", "Python.h")
+    return bool(importlib.util.find_spec("triton") and compiler and header.is_file())
+
+
+_TRITON_BUILDS = _triton_builds()
+
+
+def _runs_fused(values: Tensor, bases: Tensor) -> bool:
+    """Return whether the fused kernels run on these tensors' device and take their sizes."""
+    count, _, group = bases.shape[:3]
+    return (
+        _TRITON_BUILDS
+        and values.is_cuda
+        and torch.version.hip is None
+        and torch.cuda.get_device_properties(values.device).major >= 8
+        and values.dtype in _FUSED_DTYPES
+        and values.numel() > 0
+        and group in _FUSED_GROUPS
+        and count <= _FUSED_BASES
+    )
 
 
 class _Planes:

@@ -1,25 +1,21 @@
 """Time kernel basis attention against the published order, which fuses a kernel for every pixel.
 
-    python tests/benchmarks/kernel_basis.py [--dtype float32] [--repeats 5]
+    python tests/benchmarks/kernel_basis.py [--device cuda] [--dtype float32] [--repeats 5]
 
-Both run interleaved; medians are printed, with the share of the matrix product's speed and the
-largest memory beside inputs and outputs.
+Both run interleaved; medians are printed, with the share of the speeds of the matrix product and
+of copying, and the largest memory beside the inputs. CUDA calls are replayed as graphs.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-import weakref
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from measure import copy_rate, device_name, medians, peak_memory, product_rate, replayed
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from restorekit.engine.device import keep_freed_memory
+from restorekit.engine.device import choose_device, keep_freed_memory
 from restorekit.models.registry import torch_dtype
 from restorekit.ops.kernel_basis import kernel_basis_attention
 
@@ -29,77 +25,51 @@ BASES, GROUP = 32, 4
 
 def published(values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor) -> Tensor:
     """Fuse the bases into one kernel a pixel, then apply it."""
-    _, channels, height, width = values.shape
-    pixels = height * width
+    batch, channels, height, width = values.shape
+    pixels, group = height * width, bases.shape[2]
     mixing = coefficients.flatten(2).transpose(1, 2)
     kernels = mixing @ bases.flatten(1)
-    kernels = kernels.view(1, pixels, channels // GROUP, GROUP, GROUP * 9)
-    patches = F.unfold(values, 3, padding=1).view(1, channels // GROUP, GROUP * 9, pixels)
+    kernels = kernels.view(batch, pixels, channels // group, group, group * 9)
+    patches = F.unfold(values, 3, padding=1).view(batch, channels // group, group * 9, pixels)
     mixed = kernels @ patches.permute(0, 3, 1, 2).unsqueeze(-1)
-    mixed = mixed.view(1, pixels, channels) + mixing @ biases
+    mixed = mixed.view(batch, pixels, channels) + mixing @ biases
     return mixed.transpose(1, 2).reshape(values.shape)
-
-
-class _LiveMemory(TorchDispatchMode):
-    """Follow the bytes of the tensors that operators make and that still live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(  # type: ignore[no-untyped-def]
-        self, function, types, args=(), kwargs=None
-    ):
-        result = function(*args, **(kwargs or {}))
-        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
-        if isinstance(result, Tensor):
-            storage = result.untyped_storage()
-            place, size = storage.data_ptr(), storage.nbytes()
-            if place not in given | self._known:
-                self._known.add(place)
-                self.live += size
-                self.most = max(self.most, self.live)
-                weakref.finalize(storage, self._forget, place, size)
-        return result
-
-    def _forget(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self.live -= size
-
-
-def peak_memory(call: Callable[[], object]) -> int:
-    """Return the most bytes that a call holds at once beside its inputs."""
-    with _LiveMemory() as memory:
-        call()
-    return memory.most
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return how long one call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def main() -> None:
     """Print one row a stage of KBNet_s."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shapes", nargs="*", metavar="CxSIZE", help="as 64x256; default all")
     words = parser.parse_args()
-    dtype = torch_dtype(words.dtype)
+    device, dtype = choose_device(words.device), torch_dtype(words.dtype)
     keep_freed_memory()
-    square = torch.randn(2048, 2048, dtype=dtype)
-    ceiling = 2 * 2048**3 / min(seconds(lambda: square @ square) for _ in range(5))
-    print(f"{words.dtype}, {torch.get_num_threads()} threads, product {ceiling / 1e9:.0f} GFLOP/s")
-    print("| C, size | published ms | ours ms | ratio | forward+backward | of product | memory |")
-    print("|---|---|---|---|---|---|---|")
-    for channels, size in SHAPES:
-        print(row(channels, size, dtype, words.repeats, ceiling))
+    product, copy = product_rate(dtype, device), copy_rate(device)
+    print(
+        f"{device_name(device)}, {words.dtype}, product {product / 1e9:.0f} GFLOP/s, "
+        f"copy {copy / 1e9:.0f} GB/s"
+    )
+    print(
+        "| C, size | published ms | ours ms | ratio | of product | of copy | memory | "
+        "both ways: published ms | ours ms | ratio | memory |"
+    )
+    print(f"|---|{'--:|' * 10}")
+    shapes = [tuple(map(int, shape.split("x"))) for shape in words.shapes or ()]
+    for channels, size in shapes or SHAPES:
+        print(row(channels, size, dtype, device, words.repeats, product, copy))
 
 
-def row(channels: int, size: int, dtype: torch.dtype, repeats: int, ceiling: float) -> str:
+def row(
+    channels: int,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    repeats: int,
+    product: float,
+    copy: float,
+) -> str:
     """Measure one shape and return its row of the table."""
     generator = torch.Generator().manual_seed(0)
     shapes = (
@@ -108,21 +78,25 @@ def row(channels: int, size: int, dtype: torch.dtype, repeats: int, ceiling: flo
         (BASES, channels, GROUP, 3, 3),
         (BASES, channels),
     )
-    inputs = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
     needing = [x.clone().requires_grad_() for x in inputs]
     gradient = torch.ones_like(inputs[0])
-    timed: dict[str, list[float]] = {"theirs": [], "ours": [], "theirs both": [], "ours both": []}
-    for _ in range(repeats + 1):
-        for name, operator in (("theirs", published), ("ours", kernel_basis_attention)):
-            timed[name].append(seconds(lambda f=operator: f(*inputs)))
-            timed[f"{name} both"].append(seconds(lambda f=operator: f(*needing).backward(gradient)))
-    theirs, ours, theirs_both, ours_both = (statistics.median(t[1:]) for t in timed.values())
-    memory = [peak_memory(lambda f=f: f(*inputs)) for f in (published, kernel_basis_attention)]
-    share = 2 * size * size * channels * 9 * GROUP * BASES / ours / ceiling
+    operators = {"theirs": published, "ours": kernel_basis_attention}
+    calls = {name: lambda f=f: f(*inputs) for name, f in operators.items()}
+    for name, f in operators.items():
+        calls[f"{name} both"] = lambda f=f: torch.autograd.grad(f(*needing), needing, gradient)
+    memory = {name: max(peak_memory(call, device), 1) for name, call in calls.items()}
+    each = 10 if device.type == "cuda" else 1
+    timed = medians({k: replayed(v, device) for k, v in calls.items()}, device, repeats, each)
+    operations = 2 * size * size * channels * 9 * GROUP * BASES
+    moved = sum(x.nbytes for x in (inputs[0], *inputs))
     return (
-        f"| {channels}, {size}x{size} | {1e3 * theirs:.0f} | {1e3 * ours:.0f} | "
-        f"{theirs / ours:.1f} | {theirs_both / ours_both:.1f} | {share:.0%} | "
-        f"1/{memory[0] / max(memory[1], 1):.0f} |"
+        f"| {channels}, {size}x{size} | {1e3 * timed['theirs']:.3g} | {1e3 * timed['ours']:.3g} | "
+        f"{timed['theirs'] / timed['ours']:.1f} | {operations / timed['ours'] / product:.0%} | "
+        f"{moved / timed['ours'] / copy:.0%} | 1/{memory['theirs'] / memory['ours']:.0f} | "
+        f"{1e3 * timed['theirs both']:.3g} | {1e3 * timed['ours both']:.3g} | "
+        f"{timed['theirs both'] / timed['ours both']:.1f} | "
+        f"1/{memory['theirs both'] / memory['ours both']:.0f} |"
     )
 
 
