@@ -62,6 +62,7 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "Test1200": _folders("Test1200/input", "Test1200/target"),
     "Rain100L": _rain("input/", "target/"),
     "Rain100H": _rain("Rain100H/rainy/", "Rain100H/"),
+    "DPDD crops": _folders("DPDD/inputC_crops", "DPDD/target_crops"),
     "DPDD": tuple(
         (f"train_c/source/1P0A{degraded}.png", f"train_c/target/1P0A{clean}.png")
         for degraded, clean in _DPDD_NAMES.items()

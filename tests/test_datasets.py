@@ -11,6 +11,8 @@ from restorekit.errors import ConfigError
 from restorekit.models.registry import Batch
 from restorekit.tasks import TASKS
 
+GAUSSIAN = TASKS["denoise"].degradations["gaussian"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -48,12 +50,12 @@ def test_cache_is_built_once_and_again_after_a_change(folder: Path, tmp_path: Pa
 
 def test_samples_depend_on_seed_and_index_alone(folder: Path, tmp_path: Path) -> None:
     cache = PictureCache.build(find_pictures([folder]), tmp_path / "cache")
-    pairs = SyntheticPairs(cache, (0, 1), seed=5, degrade=TASKS["denoise"].degrade)
+    pairs = SyntheticPairs(cache, (0, 1), seed=5, degrade=GAUSSIAN)
     whole = pairs.batch(10, 6, 8)
     parts = [pairs.batch(10, 2, 8), pairs.batch(12, 4, 8)]
     assert torch.equal(whole.degraded, torch.cat([part.degraded for part in parts]))
     assert torch.equal(whole.clean, torch.cat([part.clean for part in parts]))
-    other = SyntheticPairs(cache, (0, 1), seed=6, degrade=TASKS["denoise"].degrade)
+    other = SyntheticPairs(cache, (0, 1), seed=6, degrade=GAUSSIAN)
     assert not torch.equal(other.batch(10, 6, 8).clean, whole.clean)
 
 
@@ -68,7 +70,7 @@ def test_mixtures_state_their_noise(folder: Path, tmp_path: Path) -> None:
     paths = [folder / "a.png"]
     iio.imwrite(paths[0], np.full((80, 80, 3), 128, np.uint8))
     cache = PictureCache.build(paths, tmp_path / "cache")
-    pairs = SyntheticPairs(cache, (0,), seed=0, mixup=True, degrade=TASKS["denoise"].degrade)
+    pairs = SyntheticPairs(cache, (0,), seed=0, mixup=True, degrade=GAUSSIAN)
     batch = pairs.batch(0, 40, 64)
     assert batch.noise_std is not None
     measured = (batch.degraded - batch.clean).std((1, 2, 3))
@@ -90,7 +92,7 @@ def test_small_pictures_are_repeated(folder: Path, tmp_path: Path) -> None:
 
 def test_denoise_pairs_have_the_noise_that_they_state() -> None:
     generator = torch.Generator().manual_seed(0)
-    batch = TASKS["denoise"].degrade(torch.full((8, 3, 64, 64), 0.5), generator)
+    batch = GAUSSIAN(torch.full((8, 3, 64, 64), 0.5), generator)
     assert batch.noise_std is not None
     measured = (batch.degraded - batch.clean).std((1, 2, 3))
     torch.testing.assert_close(measured, batch.noise_std[:, 0, 0, 0], rtol=0.03, atol=1e-4)
@@ -106,7 +108,7 @@ def test_linked_folders_are_walked_but_not_in_circles(folder: Path, tmp_path: Pa
 
 def test_the_range_of_the_noise_can_be_one_value() -> None:
     clean = torch.full((4, 1, 128, 128), 0.5)
-    batch = TASKS["denoise"].degrade(clean, torch.Generator().manual_seed(0), (25, 25))
+    batch = GAUSSIAN(clean, torch.Generator().manual_seed(0), (25, 25))
     assert batch.noise_std is not None
     torch.testing.assert_close(batch.noise_std, torch.full((4, 1, 1, 1), 25 / 255))
     assert float((batch.degraded - clean).std()) == pytest.approx(25 / 255, rel=0.01)

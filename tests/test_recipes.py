@@ -10,9 +10,11 @@ from restorekit.engine.train import train
 from restorekit.hub import load_model
 from restorekit.models import architectures, create_model
 from restorekit.models.registry import NoiseInput, count_parameters
+from restorekit.tasks import TASKS
 from tests.pair_folders import lay_out
 
-RECIPES = sorted((Path(__file__).parents[1] / "examples" / "recipes").glob("*.toml"))
+FOLDER = Path(__file__).parents[1] / "examples" / "recipes"
+RECIPES = [path for path in sorted(FOLDER.glob("*.toml")) if "kpn" not in path.stem]
 PUBLISHED = [path for path in RECIPES if path.stem.startswith("kbnet_s_")]
 GAUSSIAN = [path for path in PUBLISHED if "gaussian" in path.stem]
 PARAMETERS = {"kbnet_s_sidd": 128.40e6, "kbnet_s_sensenoise": 128.40e6}
@@ -79,7 +81,8 @@ def test_a_shrunken_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     result = train(config)
     assert result.finished
     expected = [f"validation sigma {sigma:g}" for sigma in config.validation_sigma]
-    assert list(result.validation_psnr) == (["validation"] if config.pairs else expected)
+    told = not config.pairs and TASKS[config.task].takes_noise_level
+    assert list(result.validation_psnr) == (expected if told else ["validation"])
     card = load_model(config.run).card
     assert card.name == config.name
     assert card.layout == ("gray" if "grey" in path.stem else "rgb")

@@ -320,6 +320,7 @@ def test_a_checkpoint_older_than_a_setting_goes_on(photographs: Path, tmp_path: 
         ("steps = 0", "steps must be above 0"),
         ("loss = 'l7'", "no loss 'l7'"),
         ("task = 'bake'", "no task 'bake'"),
+        ("task = 'derain'\nsigma = [0, 25]", "derain takes no sigma"),
         ("finish = true", "finish needs max_minutes"),
         ("steps =", "is no TOML"),
         ("schedule = 'up'", "schedule must be one of cosine, step"),

@@ -45,7 +45,7 @@ PAIR_RULES = {
     "DPDD": PairRule(r"(^|_c/)source/", r"(^|_c/)target/", by_order=True),
     "HIDE": PairRule(r"^test/(test-close-ups|test-long-shot)/", r"^GT/", spare_clean=True),
     "folders": PairRule(
-        r"(^|/)(input|noisy)(_crops)?/(rainy-)?",
+        r"(^|/)(inputC?|noisy)(_crops)?/(rainy-)?",
         r"(^|/)(target|groundtruth|gt|clean)(_crops)?/",
     ),
 }

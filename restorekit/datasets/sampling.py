@@ -40,10 +40,12 @@ class TrainingPairs:
         """Return the samples first..first+size-1 of an endless sequence, patch x patch each."""
         samples = [self._sample(index, patch) for index in range(first, first + size)]
         stds = [sample.noise_std for sample in samples if sample.noise_std is not None]
+        whites = [sample.white for sample in samples if sample.white is not None]
         return Batch(
             torch.cat([sample.degraded for sample in samples]),
             torch.cat([sample.clean for sample in samples]),
             torch.cat(stds) if stds else None,
+            torch.cat(whites) if whites else None,
         )
 
     def pair(self, pictures: Tensor, generator: Generator) -> Batch:

@@ -21,14 +21,23 @@ from restorekit.degradations.noise import (
     sample_sensor_noise_levels,
     shot_read_noise,
 )
+from restorekit.degradations.photographs import as_file, defocused, mostly, rainy, shaken
 from restorekit.degradations.psf import disk_psf, line_psf, polygon_psf, shake_psf
-from restorekit.degradations.rain import RainParameters, rain_streaks, sample_rain
+from restorekit.degradations.rain import (
+    RainParameters,
+    added_streaks,
+    rain_streaks,
+    sample_rain,
+)
 
 __all__ = [
     "CameraParameters",
     "RainParameters",
+    "added_streaks",
+    "as_file",
     "convolve",
     "defocus_blur",
+    "defocused",
     "demosaic",
     "depth_blur",
     "disk_psf",
@@ -36,16 +45,19 @@ __all__ = [
     "jpeg",
     "line_psf",
     "mosaic",
+    "mostly",
     "motion_blur",
     "polygon_psf",
     "process",
     "rain_streaks",
+    "rainy",
     "random_jpeg",
     "sample_camera",
     "sample_noise_levels",
     "sample_rain",
     "sample_sensor_noise_levels",
     "shake_psf",
+    "shaken",
     "shot_read_noise",
     "unprocess",
 ]

@@ -48,31 +48,38 @@ def convolve(linear: Tensor, psf: Tensor, border: str = "reflect") -> Tensor:
     return blurred[..., 2 * down : 2 * down + height, 2 * right : 2 * right + width]
 
 
-def motion_blur(linear: Tensor, longest: float, generator: Generator) -> Tensor:
+def motion_blur(
+    linear: Tensor, longest: float, generator: Generator, shortest: float = 0.0
+) -> Tensor:
     """Blur pictures by random motion: mostly camera shake, one in five straight.
 
     Args:
         linear: (*batch, C, H, W) linear light, sides above longest + 2.
-        longest: pixels that the longest motion spans; drawn uniformly from 0 on.
+        longest: pixels that the longest motion spans; drawn uniformly.
         generator: source of the motion.
+        shortest: pixels that the shortest one spans.
     """
     batch = linear.shape[:-3]
     extent, angle, choice = torch.rand(3, *batch, 1, 1, generator=generator)
     straight = line_track(2 * math.pi * angle[..., 0, 0])
     track = torch.where(choice < STRAIGHT_SHARE, straight, shake_track(batch, generator))
-    return convolve(linear, track_psf(track * extent * longest))
+    return convolve(linear, track_psf(track * (shortest + extent * (longest - shortest))))
 
 
-def defocus_blur(linear: Tensor, largest: float, generator: Generator) -> Tensor:
+def defocus_blur(
+    linear: Tensor, largest: float, generator: Generator, smallest: float = 0.0
+) -> Tensor:
     """Blur each picture as a whole by a random aperture: round or with 5 to 9 blades.
 
     Args:
         linear: (*batch, C, H, W) linear light.
-        largest: pixels of the largest radius; drawn uniformly from 0 on.
+        largest: pixels of the largest radius; drawn uniformly.
         generator: source of radius and aperture.
+        smallest: pixels of the smallest one.
     """
     batch = linear.shape[:-3]
-    radius = largest * torch.rand(tuple(batch), generator=generator)
+    share = torch.rand(tuple(batch), generator=generator)
+    radius = smallest + share * (largest - smallest)
     return convolve(linear, _aperture_psfs(radius[None], batch, generator)[0])
 
 

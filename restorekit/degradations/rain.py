@@ -48,26 +48,33 @@ class RainParameters:
     haze: float
 
 
-def sample_rain(generator: Generator) -> RainParameters:
+def sample_rain(
+    generator: Generator, lightest: float = 0.0, heaviest: float = 1.0
+) -> RainParameters:
     """Draw a rain between next to nothing and a cloudburst, light rain more often.
 
-    Ranges: density 0..16, angle normal of deviation 18 and at most 50, spread 0.5..4, width 0.8..4
-    (log-uniform), length 8..40 widths (log-uniform) but at most 80 pixels, opacity 0.1..0.9, light
-    0.35..1, haze 0..0.7; density, opacity and haze grow together.
+    Args:
+        generator: source of the draws.
+        lightest: least heaviness, 0 for next to nothing.
+        heaviest: greatest heaviness, 1 for a cloudburst.
+
+    Ranges: density 0..20, angle normal of deviation 18 and at most 50, spread 0.5..4, width 0.8..4
+    (log-uniform), length 8..40 widths (log-uniform) but at most 80 pixels, opacity 0.15..1.2, light
+    0.35..1, haze 0..0.4; density, opacity and haze grow together.
     """
     draws = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
     lean = float(torch.randn((), generator=generator))
-    heaviness = draws[0]
+    heaviness = lightest + draws[0] * (heaviest - lightest)
     width = 0.8 * 5 ** draws[2]
     return RainParameters(
-        density=16 * heaviness**2,
+        density=20 * heaviness**1.5,
         angle=max(-50.0, min(50.0, 18 * lean)),
         spread=0.5 + 3.5 * draws[1] ** 2,
         length=min(80.0, width * 8 * 5 ** draws[3]),
         width=width,
-        opacity=0.1 + 0.8 * draws[4] * (0.4 + 0.6 * heaviness),
+        opacity=0.15 + 1.05 * draws[4] * (0.4 + 0.6 * heaviness),
         light=0.35 + 0.65 * draws[5],
-        haze=0.7 * heaviness * draws[6],
+        haze=0.4 * heaviness * draws[6],
     )
 
 
@@ -91,12 +98,32 @@ def rain_streaks(linear: Tensor, rain: RainParameters, generator: Generator) -> 
     hills = smooth_field(batch, height, width, DEPTH_CELLS, generator)
     veil = -torch.expm1(-rain.haze * (0.4 + 0.6 * hills) * (0.6 + 0.4 * distance))
     hazy = linear + veil * (rain.light - linear)
-    pictures = math.prod(batch)
-    thickness = torch.zeros(pictures, height, width)
+    cover = _streak_cover(linear.shape, rain, generator)
+    return hazy + cover * (rain.light - hazy).clamp_min(0)
+
+
+def added_streaks(encoded: Tensor, rain: RainParameters, generator: Generator) -> Tensor:
+    """Add the light of streaks to encoded values, as most published sets of pairs were made.
+
+    Args:
+        encoded: (*batch, C, H, W) sRGB-encoded in [0, 1].
+        rain: how hard it rains; it has no veil, and its light is taken as encoded.
+        generator: source of drops.
+
+    Returns:
+        (*batch, C, H, W), clipped at 1.
+    """
+    cover = _streak_cover(encoded.shape, rain, generator)
+    return (encoded + rain.light * cover).clamp_max(1)
+
+
+def _streak_cover(shape: torch.Size, rain: RainParameters, generator: Generator) -> Tensor:
+    """Return the share of the scene that drops hide, (*batch, 1, H, W) for pictures of a shape."""
+    *batch, _, height, width = shape
+    thickness = torch.zeros(math.prod(batch), height, width)
     for depth in DEPTHS:
         _add_layer(thickness, rain, depth, generator)
-    cover = -torch.expm1(-thickness).view(*batch, 1, height, width)
-    return hazy + cover * (rain.light - hazy).clamp_min(0)
+    return -torch.expm1(-thickness).view(*batch, 1, height, width)
 
 
 def _add_layer(thickness: Tensor, rain: RainParameters, depth: float, generator: Generator) -> None:

@@ -35,6 +35,7 @@ class TrainConfig:
 
     Attributes:
         task: what the network learns.
+        degradation: what is done to clean pictures, one of the task; its first where empty.
         name: name of the trained model, `architecture.training`.
         architecture: network in the registry.
         config: settings of the network.
@@ -48,7 +49,7 @@ class TrainConfig:
         patch: side of the crops in pixels.
         progressive: rows of (steps, patch, batch size) in turn, in place of the three above.
         accumulate: pieces that a process cuts its share of a batch into, to save memory.
-        sigma: range of the noise deviations that are drawn, in 0-255 units.
+        sigma: range of the noise deviations that are drawn, in 0-255 units, to denoise.
         mixup: whether half of the samples are mixtures of two.
         workers: threads that prepare the next batch meanwhile, 0 for none.
         schedule: cosine, or step: times decay every decay_every steps.
@@ -70,7 +71,7 @@ class TrainConfig:
         seed: of weights, crops and noise.
         validate_every: steps between validations and checkpoints.
         holdout: every how many pictures or pairs one is kept for validation.
-        validation_sigma: noise of the validation, in 0-255 units; not for pairs.
+        validation_sigma: noise of the validation, in 0-255 units, to denoise; not for pairs.
         validation_crop: side of the validation pictures.
         max_minutes: wall-clock limit of the whole run, 0 for none.
         finish: whether the schedule ends with the limit; else the run stays resumable.
@@ -79,6 +80,7 @@ class TrainConfig:
     """
 
     task: str = "denoise"
+    degradation: str = ""
     name: str = "kbnet_xs.custom"
     architecture: str = "kbnet_xs"
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -125,6 +127,12 @@ class TrainConfig:
         """Check what can be checked without reading files."""
         if self.task not in TASKS:
             raise ConfigError(f"there is no task {self.task!r}; known: {', '.join(TASKS)}")
+        task = TASKS[self.task]
+        if self.degradation and self.degradation not in task.degradations:
+            known = ", ".join(task.degradations)
+            raise ConfigError(
+                f"{task.name} has no degradation {self.degradation!r}; known: {known}"
+            )
         for name in _ABOVE_ZERO:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0")
@@ -132,8 +140,10 @@ class TrainConfig:
             raise ConfigError("progressive has rows of steps, patch and batch size, all above 0")
         if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
             raise ConfigError("sigma is the least and the greatest deviation, from 0 to 255")
-        if self.pairs and self.sigma != TrainConfig.sigma:
-            raise ConfigError("pairs bring their own noise; leave sigma out")
+        if self.pairs and (self.degradation or self.sigma != TrainConfig.sigma):
+            raise ConfigError("pairs bring their own noise; leave degradation and sigma out")
+        if not task.takes_noise_level and self.sigma != TrainConfig.sigma:
+            raise ConfigError(f"{task.name} takes no sigma; leave it out")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}")
         if self.flat_steps >= self.total_steps:

@@ -29,9 +29,10 @@ from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.engine.training_data import training_pairs
 from restorekit.engine.training_log import TrainingLog
+from restorekit.engine.training_model import fresh_model, training_card
 from restorekit.engine.validation import validation_psnr, validation_samples
 from restorekit.errors import ConfigError, RestorekitError
-from restorekit.hub import ModelCard, load_model, save_model
+from restorekit.hub import ModelCard, save_model
 from restorekit.io.atomic import atomic_path
 from restorekit.losses import criterion_by_name
 from restorekit.models.registry import (
@@ -103,9 +104,14 @@ class _Objective(nn.Module):
         self.model, self.criterion = model, criterion
 
     def forward(
-        self, degraded: Tensor, clean: Tensor, noise_std: Tensor | None, step: int
+        self,
+        degraded: Tensor,
+        clean: Tensor,
+        noise_std: Tensor | None,
+        white: Tensor | None,
+        step: int,
     ) -> Tensor:
-        return self.model.loss(Batch(degraded, clean, noise_std), self.criterion, step)
+        return self.model.loss(Batch(degraded, clean, noise_std, white), self.criterion, step)
 
 
 class _Trainer:
@@ -117,7 +123,7 @@ class _Trainer:
         self.folder = Path(config.run)
         self.checkpoint = self.folder / CHECKPOINT_FILE
         self.dtype = torch_dtype(config.dtype)
-        self.model = self._fresh_model()
+        self.model = fresh_model(config, self.reporter).to(self.device).train()
         self.pairs = training_pairs(config, self.model.spec, processes, self.reporter)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
@@ -132,7 +138,9 @@ class _Trainer:
         if config.compile:
             objective.compile()
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
-        self.parallel = DistributedDataParallel(objective) if processes.count > 1 else None
+        self.parallel = None
+        if processes.count > 1:
+            self.parallel = DistributedDataParallel(objective, broadcast_buffers=False)
         self.objective = self.parallel or objective
         self.log = None if processes.rank else TrainingLog(self.folder, config.tensorboard)
         self.workers = ThreadPoolExecutor(config.workers) if config.workers else None
@@ -140,29 +148,6 @@ class _Trainer:
         self.step, self.seconds, self.waiting = 0, 0.0, 0.0
         self.best = -math.inf
         self.scores: dict[str, float] = {}
-
-    def _fresh_model(self) -> RestorationModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            model = create_model(self.config.architecture, self.config.config)
-        if self.config.start:
-            self._take_over(load_model(self.config.start).model.state_dict(), model)
-        if self.config.channels_last:
-            for module in model.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model.to(self.device).train()
-
-    def _take_over(self, start: Mapping[str, Tensor], model: RestorationModel) -> None:
-        """Copy the weights that fit, at least half of them; another input may have other planes."""
-        own = model.state_dict()
-        fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
-        if 2 * len(fitting) < len(own):
-            raise ConfigError(f"{self.config.start} does not fit this architecture")
-        fresh = sorted(own.keys() - fitting.keys())
-        if fresh:
-            self.reporter.note(f"not in {self.config.start}, so fresh: {', '.join(fresh)}")
-        model.load_state_dict({**own, **fitting})
 
     def load(self) -> None:
         """Take up the state of the run folder's checkpoint."""
@@ -206,27 +191,13 @@ class _Trainer:
         return model.to(self.device).eval()
 
     def _card(self) -> ModelCard:
-        config = self.config
-        stages = ", ".join(
-            f"{batch_size} patches of {patch}x{patch}" for _, patch, batch_size in config.stages
-        )
-        recipe = (
-            f"AdamW {config.learning_rate:g}, {config.schedule}, {config.loss}, "
-            f"EMA {config.ema:g}, {stages}, {config.dtype}, {self.step} steps in "
-            f"{self.seconds / 60:.0f} minutes on {self.processes.count} x {self.device.type}, "
-            f"seed {config.seed}"
-        )
-        return ModelCard(
-            name=config.name,
-            architecture=config.architecture,
-            config=self.model.config_values(),
-            task=config.task,
-            transfer="srgb",
-            layout="gray" if self.pairs.gray else "rgb",
-            licence=config.licence,
-            data=config.data_note,
-            recipe=recipe,
-            scores=dict(self.scores),
+        return training_card(
+            self.config,
+            self.model,
+            steps=self.step,
+            minutes=self.seconds / 60,
+            machine=f"{self.processes.count} x {self.device.type}",
+            scores=self.scores,
         )
 
     def run(self, stop: Callable[[], bool]) -> TrainResult:
@@ -272,7 +243,9 @@ class _Trainer:
         total = torch.zeros((), device=self.device)
         for batch in batches:
             with self._gradients_stay(batch is not batches[-1]), self._precision():
-                loss = self.objective(batch.degraded, batch.clean, batch.noise_std, self.step)
+                loss = self.objective(
+                    batch.degraded, batch.clean, batch.noise_std, batch.white, self.step
+                )
                 loss = loss / config.accumulate
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()

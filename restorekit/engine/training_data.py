@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-
-from torch import Generator, Tensor
 
 from restorekit.datasets import (
     PairedFolder,
@@ -19,7 +18,7 @@ from restorekit.engine.processes import Processes
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter
 from restorekit.errors import ConfigError
-from restorekit.models.registry import Batch, ModelSpec, NoiseInput
+from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.tasks import TASKS
 
 
@@ -31,11 +30,17 @@ def training_pairs(
     Raises:
         ConfigError: the data is missing, too little, no pairs, or does not fit the network.
     """
-    if config.pairs and spec.noise_input is not NoiseInput.NONE:
+    task = TASKS[config.task]
+    states_noise = (task.takes_noise_level or task.burst) and not config.pairs
+    if spec.noise_input is not NoiseInput.NONE and not states_noise:
+        untold = "pairs do" if config.pairs else f"{config.task} does"
         raise ConfigError(
-            f"{config.architecture} wants to be told the noise, which pairs do not state; "
+            f"{config.architecture} wants to be told the noise, which {untold} not state; "
             "set noise_map = false in [config]"
         )
+    if task.burst != (spec.frames > 1):
+        what = "bursts" if spec.frames > 1 else "single pictures"
+        raise ConfigError(f"{config.architecture} is for {what}; {task.name} is not")
     if not config.data:
         raise ConfigError("there is nothing to train on; name folders of pictures with --data")
     cache = _decoded(config, processes, reporter)
@@ -44,13 +49,13 @@ def training_pairs(
     chosen = tuple(n for n in range(count) if n % config.holdout)
     if not chosen:
         raise ConfigError("too few pictures: none is left beside the validation")
-    gray = spec.in_channels == 1
+    gray = spec.out_channels == 1
     if config.pairs:
         return PairedFolder(cache, chosen, config.seed, config.mixup, gray)
 
-    def degrade(clean: Tensor, generator: Generator) -> Batch:
-        return TASKS[config.task].degrade(clean, generator, config.sigma)
-
+    degrade = task.degradations[config.degradation or next(iter(task.degradations))]
+    if task.takes_noise_level:
+        degrade = partial(degrade, sigma=config.sigma)
     return SyntheticPairs(cache, chosen, config.seed, config.mixup, gray, degrade=degrade)
 
 

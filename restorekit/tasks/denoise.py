@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from restorekit.models.registry import Batch
 
 
-def degrade(clean: Tensor, generator: Generator, sigma: tuple[float, float] = (0.0, 75.0)) -> Batch:
+def gaussian(
+    clean: Tensor, generator: Generator, sigma: tuple[float, float] = (0.0, 75.0)
+) -> Batch:
     """Add white Gaussian noise of a deviation drawn for every picture from a range in 0-255."""
     import torch
 
@@ -28,6 +30,7 @@ TASK = Task(
     name="denoise",
     summary="Remove noise from photographs, RAW or RGB.",
     default_model="kbnet_xs.gaussian",
-    degrade=degrade,
+    degradations={"gaussian": gaussian},
     takes_noise_level=True,
+    takes_mosaics=True,
 )
