@@ -36,7 +36,9 @@ def register_toy() -> None:
         register_model("toy", ToyConfig, tiny=ToyConfig())(Toy)
 
 
-def save_toy(folder: Path, *, seconds: float = 0.0, gain: float = 1.0) -> Path:
+def save_toy(
+    folder: Path, *, seconds: float = 0.0, gain: float = 1.0, task: str = "denoise"
+) -> Path:
     register_toy()
     model = Toy(ToyConfig(seconds))
     with torch.no_grad():
@@ -45,7 +47,7 @@ def save_toy(folder: Path, *, seconds: float = 0.0, gain: float = 1.0) -> Path:
         name="toy.test",
         architecture="toy",
         config={"seconds": seconds},
-        task="denoise",
+        task=task,
         transfer="srgb",
         layout="rgb",
     )

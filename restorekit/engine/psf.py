@@ -1,0 +1,60 @@
+"""Point spread functions from picture files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from restorekit import io
+from restorekit.errors import UsageError
+from restorekit.image import Layout
+
+
+def read_psf(path: Path) -> Tensor:
+    """Read how a point was blurred: a grey picture, upright, the point's own place in its middle.
+
+    Grey values are weights as they stand; colours are averaged. The middle of an even side of N
+    pixels is pixel N // 2, counted from 0.
+
+    Returns:
+        (K, L) of odd sides, not negative, of sum 1.
+
+    Raises:
+        UsageError: all of its pixels have one value, or it is the mosaic of a RAW file.
+        DecodeError: the file cannot be read.
+    """
+    image = io.read_image(path)
+    if image.layout is Layout.BAYER:
+        raise UsageError(f"{path}: a PSF is a grey picture, no RAW file; develop it first")
+    weights = _upright(image.pixels.mean(0), image.metadata.orientation).clamp_min(0)
+    if not weights.isfinite().all() or weights.amax() == weights.amin():
+        raise UsageError(
+            f"{path}: a PSF shows a blurred point on black, and all pixels here are alike or not "
+            "finite"
+        )
+    rows, columns = weights.shape
+    weights = F.pad(weights, (0, 1 - columns % 2, 0, 1 - rows % 2))
+    return weights / weights.sum()
+
+
+def stored_psf(psf: Tensor, orientation: int) -> Tensor:
+    """Return an upright point spread function as the stored pixels of an EXIF orientation see it.
+
+    Args:
+        psf: (K, L).
+        orientation: 1..8, of the picture that is blurred.
+    """
+    if orientation >= 5:
+        psf = psf.T
+    return psf.flip([dim for dim, turned in enumerate(_FLIPS) if orientation in turned])
+
+
+def _upright(plane: Tensor, orientation: int) -> Tensor:
+    plane = plane.flip([dim for dim, turned in enumerate(_FLIPS) if orientation in turned])
+    return plane.T if orientation >= 5 else plane
+
+
+_FLIPS = (3, 4, 6, 7), (2, 3, 7, 8)
+"""Orientations whose stored rows, and whose stored columns, run backwards."""
