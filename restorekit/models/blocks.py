@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from restorekit.models.pooling import PooledStatistic
 from restorekit.ops.kernel_basis import kernel_basis_attention
+from restorekit.tiling import Box, cut
 
 START_SCALE = 1e-2
 
@@ -111,7 +112,18 @@ def simple_gate(features: Tensor) -> Tensor:
     return first * second
 
 
-def pad(picture: Tensor, multiple: int, mode: str) -> Tensor:
-    """Extend the right and the bottom of a (B, C, H, W) picture to multiples by an F.pad mode."""
+def pad(picture: Tensor, multiple: int) -> Tensor:
+    """Extend the right and the bottom of a (B, C, H, W) picture to multiples by zeros."""
     height, width = picture.shape[2:]
-    return F.pad(picture, (0, -width % multiple, 0, -height % multiple), mode)
+    return F.pad(picture, (0, -width % multiple, 0, -height % multiple))
+
+
+def pad_mirrored(picture: Tensor, multiple: int) -> Tensor:
+    """Extend the right and the bottom of a (B, C, H, W) picture to multiples by its mirror image.
+
+    Repeated edges would turn noise into streaks, which a network takes for the picture.
+    """
+    batch, channels, height, width = picture.shape
+    box = Box(0, 0, height + -height % multiple, width + -width % multiple)
+    mirrored = cut(picture.flatten(0, 1), box)
+    return mirrored.view(batch, channels, box.height, box.width)

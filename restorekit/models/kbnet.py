@@ -30,6 +30,7 @@ from restorekit.models.blocks import (
     LayerNorm,
     ScaledConv,
     pad,
+    pad_mirrored,
     simple_gate,
 )
 from restorekit.models.registry import (
@@ -100,8 +101,8 @@ class KBNetXSConfig:
 
     channels: int = 3
     width: int = 32
-    encoder_blocks: tuple[int, ...] = (1, 2, 2)
-    middle_blocks: int = 3
+    encoder_blocks: tuple[int, ...] = (2, 2, 4)
+    middle_blocks: int = 4
     decoder_blocks: tuple[int, ...] = (2, 2, 2)
     bases: tuple[int, ...] = (0, 8, 8, 16)
     noise_map: bool = True
@@ -264,7 +265,7 @@ class KBNetS(RestorationModel):
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
         """Return the restored picture; noise_std is not used."""
-        padded = pad(degraded, self.spec.multiple_of, "constant")
+        padded = pad(degraded, self.spec.multiple_of)
         residual: Tensor = self.tail(self.body(self.stem(padded)))
         return degraded + residual[..., : degraded.shape[2], : degraded.shape[3]]
 
@@ -319,7 +320,7 @@ class KBNetXS(RestorationModel):
             if noise_std is None:
                 raise ValueError("this network needs the noise deviation of its input")
             planes = torch.cat((degraded, noise_std.expand_as(degraded[:, :1])), 1)
-        packed = F.pixel_unshuffle(pad(planes, self.spec.multiple_of, "replicate"), 2)
+        packed = F.pixel_unshuffle(pad_mirrored(planes, self.spec.multiple_of), 2)
         packed = packed.contiguous(memory_format=torch.channels_last)
         residual = F.pixel_shuffle(self.tail(self.body(self.stem(packed))), 2)
         return degraded + residual[..., : degraded.shape[2], : degraded.shape[3]]

@@ -164,7 +164,7 @@ class KBNetL(RestorationModel):
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
         """Return the restored picture; noise_std is not used."""
-        features = self.stem(pad(degraded, self.spec.multiple_of, "constant"))
+        features = self.stem(pad(degraded, self.spec.multiple_of))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             features = encoder(features)
