@@ -72,6 +72,48 @@ def day(height: int, width: int, generator: Generator) -> Tensor:
     return F.avg_pool2d(scene[None], SUPERSAMPLING)[0].clamp(0, 1)
 
 
+def with_ship(scene: Tensor, place: float) -> Tensor:
+    """Draw a lit ship on the water of a night, its middle at a place in 0 to 1 from the left."""
+    y, x = _grid(*scene.shape[1:])
+    across, down = (x - place) / 0.16, (y - 0.80) / 0.07
+    hull = (down > 0) & (down < 1) & (across.abs() < 1 - 0.3 * down)
+    cabin = (down > -1) & (down <= 0) & (across.abs() < 0.62)
+    funnel = (down > -2.2) & (down <= -1) & ((across - 0.1).abs() < 0.09)
+    windows = cabin & ((down + 0.5).abs() < 0.22) & ((across * 9) % 1 > 0.4)
+    shades = (
+        (hull, (0.30, 0.05, 0.04)),
+        (hull & (down < 0.25), (0.42, 0.42, 0.40)),
+        (cabin, (0.30, 0.29, 0.26)),
+        (windows, (0.95, 0.75, 0.35)),
+        (funnel, (0.10, 0.22, 0.35)),
+    )
+    for part, color in shades:
+        scene = torch.where(part, _color(*color), scene)
+    return scene
+
+
+def seen_by_hand(scene: Tensor, margin: int, motion: tuple[float, float, float]) -> Tensor:
+    """Return what a camera in a hand sees of a scene, less a margin on each side.
+
+    Args:
+        scene: (3, H, W).
+        margin: pixels.
+        motion: shift across and down in pixels, and turn in degrees.
+    """
+    across, down, degrees = motion
+    height, width = scene.shape[1] - 2 * margin, scene.shape[2] - 2 * margin
+    turn = torch.polar(torch.ones(()), torch.deg2rad(torch.tensor(degrees)))
+    y = torch.arange(height)[:, None] - (height - 1) / 2
+    x = torch.arange(width) - (width - 1) / 2
+    seen = torch.complex(x.expand(height, -1), y.expand(-1, width)) * turn
+    size = torch.tensor((scene.shape[2], scene.shape[1]))
+    places = torch.view_as_real(seen) + torch.tensor((across, down))
+    grid = 2 * places / size
+    return F.grid_sample(scene[None], grid[None], mode="bicubic", align_corners=False)[0].clamp(
+        0, 1
+    )
+
+
 def _houses(scene: Tensor, x: Tensor, y: Tensor, shore: float, generator: Generator) -> Tensor:
     left = 0.0
     while left < 1:

@@ -51,6 +51,8 @@ class Metadata:
         color_matrix: XYZ to camera, nine numbers row by row (RAW only).
         iso: sensitivity setting.
         exposure_time: seconds.
+        f_number: of the aperture.
+        taken: when, in seconds by the clock of the camera.
         orientation: EXIF orientation 1..8 that the stored pixels still need.
         icc_profile: embedded ICC profile.
         exif: EXIF block as in TIFF, without the JPEG marker header.
@@ -72,6 +74,8 @@ class Metadata:
     color_matrix: tuple[float, ...] | None = None
     iso: float | None = None
     exposure_time: float | None = None
+    f_number: float | None = None
+    taken: float | None = None
     orientation: int = 1
     icc_profile: bytes | None = None
     exif: bytes | None = None

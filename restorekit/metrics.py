@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,8 @@ class Protocol:
         reference: papers whose tables it makes.
         layout: what is compared: rgb, gray, or y for luma by luma_bt601.
         sigmas: deviations of the noise that is added, in steps of 0..255; none for pairs of files.
+        gains: noise levels of the bursts that are made, see degradations.burst.GAINS; else none.
+        aligned: whether the frames of these bursts are shifted back by whole pixels.
         seed: of the noise, the same for every picture; None for pairs of files.
         clipped: whether degraded values are clipped to [0, 1] before they are restored.
         rounded: whether the restored and the clean picture are rounded to 8 bits.
@@ -111,6 +113,8 @@ class Protocol:
     reference: str
     layout: str
     sigmas: tuple[float, ...] = ()
+    gains: tuple[int, ...] = ()
+    aligned: bool = False
     seed: int | None = None
     clipped: bool = True
     rounded: bool = True
@@ -125,12 +129,27 @@ class Protocol:
             f"border {self.border}",
             "clamped and rounded to 8 bits" if self.rounded else "clamped, not rounded",
         ]
-        if self.seed is not None:
+        if self.gains:
+            frames = "aligned to whole pixels" if self.aligned else "not aligned"
+            parts.append(f"bursts of seed {self.seed} and the picture's name, frames {frames}")
+        elif self.seed is not None:
             clipping = "clipped" if self.clipped else "not clipped"
             parts.append(f"noise of numpy seed {self.seed} for each picture, {clipping}")
         return "; ".join([*parts, "mean over pictures"])
 
 
+_UNALIGNED = Protocol(
+    "burst-unaligned",
+    "burst",
+    "bursts of 8 frames made from clean pictures, at a quarter of their resolution",
+    "AME-KPN, Table 1",
+    "gray",
+    gains=(1, 2, 3, 4),
+    seed=0,
+    clipped=False,
+    rounded=False,
+    border=8,
+)
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -160,6 +179,8 @@ PROTOCOLS = {
         Protocol(
             "dpdd", "deblur", "pairs with defocus blur", "KBNet, Table 5", "rgb", rounded=False
         ),
+        replace(_UNALIGNED, name="burst", aligned=True),
+        _UNALIGNED,
     )
 }
 """The protocols by name; the first of a task is the one that the task's name stands for."""

@@ -34,6 +34,8 @@ RECORD_KEYS = {
     "fallbacks",
     "seconds",
     "seconds_model",
+    "denoised_by",
+    "psf",
     "warnings",
 }
 

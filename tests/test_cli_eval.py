@@ -11,6 +11,7 @@ import pytest
 from restorekit.cli import main as entry
 from restorekit.cli.evaluate import ProtocolName
 from restorekit.metrics import PROTOCOLS
+from tests.tiny_model import save_tiny
 from tests.toy import save_toy
 
 
@@ -125,7 +126,7 @@ def test_pairs(run: Run, data: Path, tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         (("--data", "DATA"), 2, "name a --protocol, or a --task"),
-        (("--task", "burst", "--data", "DATA"), 2, "no protocol for the task 'burst'"),
+        (("--task", "bake", "--data", "DATA"), 2, "no protocol for the task 'bake'"),
         (("--task", "derain", "--protocol", "sidd", "--data", "DATA"), 2, "sidd measures denoise"),
         (("--task", "denoise", "--data", "none"), 66, "no such folder"),
         (("--task", "denoise", "--data", "DATA", "--sigma", "a"), 2, "numbers such as 15,25,50"),
@@ -151,11 +152,47 @@ def test_models_that_are_not_there(run: Run, data: Path) -> None:
     missing = run("--task", "denoise", "--data", data, "--model", "nowhere")
     assert missing.code == 69
     assert "there is no model 'nowhere'" in missing.err
-    unnamed = run("--task", "derain", "--data", data)
-    assert (unnamed.code, "name one by --model" in unnamed.err) == (2, True)
 
 
 def test_help_is_there(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
     assert "restorekit eval --protocol gaussian-colour" in result.out
+
+
+def test_searches_for_patches_are_rows_of_one_set_of_weights(
+    run: Run, data: Path, model: Path, tmp_path: Path
+) -> None:
+    kit = save_tiny(tmp_path / "kit", "kit")
+    words = (
+        "--protocol", "gaussian-colour", "--data", data, "--sigma", "25", "--device", "cpu",
+        "--format", "json", "--model", kit, "--model", model, "-o", tmp_path / "log",
+    )  # fmt: skip
+    result = run(*words, "--neighbours", "1,2", "--rounds", "1,3")
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)
+    assert [row["model"] for row in rows] == [
+        "kit.test neighbours=1 rounds=1",
+        "kit.test neighbours=1 rounds=3",
+        "kit.test neighbours=2 rounds=1",
+        "kit.test neighbours=2 rounds=3",
+        "toy.test",
+    ]
+    assert len({row["parameters"] for row in rows[:4]}) == 1
+    assert len({row["macs_layers"] for row in rows[:4]}) == 1
+    assert len({row["macs"] for row in rows[:4]}) == 4
+    assert len({row["psnr"] for row in rows[:4]}) == 4
+    lines = (tmp_path / "log" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == 10 - 5  # both pictures have the same bytes
+    assert json.loads(run(*words, "--neighbours", "2", "--rounds", "3").out)[0] == rows[3]
+
+
+def test_searches_of_other_models_are_refused(run: Run, data: Path, model: Path) -> None:
+    words = ("--protocol", "gaussian-colour", "--data", data, "--model", model)
+    refused = run(*words, "--rounds", "2")
+    assert refused.code == 2
+    assert "toy.test matches no patches" in refused.err
+    for text in ("0", "1,x", ""):
+        refused = run(*words, "--neighbours", text)
+        assert refused.code == 2
+        assert "whole numbers above 0" in refused.err

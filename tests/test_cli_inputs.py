@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from restorekit.cli.inputs import Source, find_sources, spool
+from restorekit.cli.options import parse_noise
 from restorekit.cli.output import combined_exit_code, plain
-from restorekit.cli.restore import parse_crop, parse_noise
+from restorekit.cli.restore import parse_crop
 from restorekit.cli.targets import Destination, parse_destination, picture_format, plan_targets
 from restorekit.errors import UsageError
 

@@ -34,6 +34,23 @@ def test_planes_survive_to_16_bits(cfa, size, tmp_path):
     assert (again.pixels - image.pixels).abs().max() < 0.6 / 65535
 
 
+@pytest.mark.parametrize("size", [(16, 16), (33, 47), (64, 100), (150, 201)])
+def test_planes_survive_to_12_bits_in_smaller_files(size, tmp_path):
+    image = bayer(*size, cfa="GRBG")
+    write_cfa_dng(image, tmp_path / "a.dng", bits=12)
+    again = raw.read_raw(tmp_path / "a.dng")
+    assert (again.pixels - image.pixels).abs().max() < 0.7 / 4000
+    with rawpy.imread(str(tmp_path / "a.dng")) as source:
+        assert source.raw_image.max() <= 4095
+    smooth = image.with_pixels(image.pixels.mean() + 0 * image.pixels)
+    smooth.pixels[0, 0, 0] += 0.1
+    for bits in (12, 16):
+        write_cfa_dng(smooth, tmp_path / f"{bits}.dng", bits=bits)
+    if min(size) > 60:
+        small, large = ((tmp_path / f"{bits}.dng").stat().st_size for bits in (12, 16))
+        assert small < large / 2
+
+
 def test_strong_noise_below_black_and_above_white_survives(generator, tmp_path):
     planes = 0.5 + 0.45 * torch.randn(4, 40, 40, generator=generator).clamp(-2, 2)
     write_cfa_dng(bayer(40, 40).with_pixels(planes), tmp_path / "a.dng")

@@ -22,7 +22,7 @@ from restorekit.engine import methods as methods_module
 from restorekit.engine.evaluate import Evaluation, Row, evaluate
 from restorekit.engine.methods import Method, Restored, baseline, network
 from restorekit.engine.plot import plot
-from restorekit.engine.protocols import Sample, find_sources, read_sample
+from restorekit.engine.protocols import Level, Sample, find_sources, read_sample
 from restorekit.engine.published import published
 from restorekit.engine.report import json_rows, markdown, results_csv, rows_csv, table
 from restorekit.engine.results import LOG_FILE
@@ -102,7 +102,7 @@ def test_an_identity_has_the_psnr_of_the_noise(photos: Path, toy: LoadedModel) -
 def test_noise_follows_the_papers_to_the_bit(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 2, (20, 30, 3)) * 255
     save(tmp_path / "a.png", pixels)
-    sample = read_sample(COLOUR, find_sources(COLOUR, tmp_path)[0], 25)
+    sample = read_sample(COLOUR, find_sources(COLOUR, tmp_path)[0], Level(25))
     np.random.seed(0)  # noqa: NPY002 - the papers' own way of drawing
     expected = np.float32(pixels) / 255 + np.random.normal(0, 25 / 255, pixels.shape)  # noqa: NPY002
     degraded = sample.degraded.pixels
@@ -128,7 +128,7 @@ def test_grey_pictures_pass_through_a_colour_network(tmp_path: Path, toy: Loaded
 
 
 def test_colour_pictures_become_grey_for_the_grey_protocol(photos: Path) -> None:
-    sample = read_sample(GREY, find_sources(GREY, photos)[0], 15)
+    sample = read_sample(GREY, find_sources(GREY, photos)[0], Level(15))
     assert sample.clean.pixels.shape == (1, 96, 96)
     steps = sample.clean.pixels * 255
     assert torch.allclose(steps, steps.round(), atol=1e-4)

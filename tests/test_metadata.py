@@ -2,6 +2,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def exif_block(order: str = "<", orientation: int | None = 6) -> bytes:
     shot[33434], shot[34855], shot[36867] = 1 / 125, 800, "2020:01:02 03:04:05"
     shot[37500] = b"maker's secrets"
     shot[37386] = 35.5
+    shot[33437], shot[37521] = 2.8, "25"
     gps = exif.get_ifd(34853)
     gps[0], gps[1], gps[2] = PLACE[1], "N", PLACE[0]
     return exif.tobytes()[6:]
@@ -61,6 +63,9 @@ def test_the_fields_come_from_the_exif_block(order: str) -> None:
     assert (metadata.make, metadata.model, metadata.orientation) == ("Nikon", "D90 long name", 6)
     assert metadata.iso == 800
     assert metadata.exposure_time == pytest.approx(1 / 125)
+    assert metadata.f_number == pytest.approx(2.8)
+    moment = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert metadata.taken == pytest.approx(moment + 0.25)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -12,9 +12,10 @@ from restorekit.models import NoiseInput, RestorationModel, architectures, creat
 from restorekit.models.blocks import START_SCALE, ChannelAttention, LayerNorm
 from restorekit.models.complexity import count_macs
 from restorekit.models.kbnet import KBBlock
+from restorekit.models.kit import KiT
 from restorekit.models.registry import Batch
 
-NAMES = sorted(name for name in architectures() if name.startswith("kbnet"))
+NAMES = sorted(name for name in architectures() if name.startswith(("kbnet", "kit")))
 
 
 @pytest.fixture(params=NAMES)
@@ -79,6 +80,8 @@ def test_bfloat16_stays_near_float32(tiny: RestorationModel, generator: torch.Ge
 def test_frozen_pooling_makes_a_crop_equal_the_whole(
     tiny: RestorationModel, generator: torch.Generator
 ) -> None:
+    if isinstance(tiny, KiT):
+        pytest.skip("sorting sees every patch of the input, whatever is frozen")
     tiny = tiny.double().eval()
     side = tiny.spec.multiple_of
     picture = torch.rand(

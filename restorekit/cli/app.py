@@ -9,8 +9,10 @@ import typer
 
 from restorekit import __version__
 from restorekit.cli import models
+from restorekit.cli.burst import burst
 from restorekit.cli.evaluate import evaluate
 from restorekit.cli.info import info
+from restorekit.cli.inspect import inspect
 from restorekit.cli.output import BROKEN_PIPE, say, write_line
 from restorekit.cli.restore import examples, restore_command
 from restorekit.cli.train import train
@@ -33,7 +35,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help=f"Restore photographs from the shell.\n\n{examples('denoise')}")
+@app.callback(help=f"Restore photographs from the shell.\n\n{examples(TASKS['denoise'])}")
 def restorekit(
     version: Annotated[
         bool,
@@ -46,10 +48,13 @@ def restorekit(
 
 
 for task in TASKS.values():
-    app.command(task.name)(restore_command(task))
+    if not task.burst:
+        app.command(task.name)(restore_command(task))
+app.command("burst")(burst)
 app.command("info")(info)
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("inspect")(inspect)
 app.add_typer(models.app, name="models")
 
 

@@ -1,5 +1,6 @@
 """The command `eval`: measure models and baselines as the papers do."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from restorekit.engine.reporter import Reporter
     from restorekit.metrics import Protocol
 
-ProtocolName = Literal["gaussian-colour", "gaussian-grey", "sidd", "gopro", "derain-y", "dpdd"]
+ProtocolName = Literal[
+    "gaussian-colour",
+    "gaussian-grey",
+    "sidd",
+    "gopro",
+    "derain-y",
+    "dpdd",
+    "burst",
+    "burst-unaligned",
+]
 TableFormat = Literal["human", "markdown", "csv", "json"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
@@ -30,8 +40,8 @@ def evaluate(
         typer.Option(
             metavar="FOLDER",
             show_default=False,
-            help="Clean pictures for the gaussian protocols; else pairs in its folders input and "
-            "target, or noisy and clean, paired by name.",
+            help="Clean pictures for the gaussian and burst protocols; else pairs in its folders "
+            "input and target, or noisy and clean, paired by name.",
         ),
     ],
     protocol: Annotated[
@@ -40,7 +50,7 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="TASK", help="Stands for its first protocol: denoise, deblur, derain."
+            metavar="TASK", help="Stands for its first protocol: denoise, deblur, derain, burst."
         ),
     ] = None,
     model: Annotated[
@@ -55,10 +65,10 @@ def evaluate(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="none|nlm",
+            metavar="none|nlm|mean",
             show_default=False,
-            help="Baseline beside the models: none (the input as it is), or nlm (non-local means "
-            "of OpenCV on 8 bits).",
+            help="Baseline beside the models: none (the input as it is), nlm (non-local means "
+            "of OpenCV on 8 bits), or of a burst its mean; bursts have none and mean always.",
         ),
     ] = None,
     sigma: Annotated[
@@ -67,6 +77,22 @@ def evaluate(
             metavar="S,S,...",
             show_default=False,
             help="Noise levels in steps of 0-255; those of the protocol without it.",
+        ),
+    ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K,K,...",
+            show_default=False,
+            help="Of models that match patches: patches of a chunk, one row for each number.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H,H,...",
+            show_default=False,
+            help="Of models that match patches: rounds of hashing, one row for each number.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -108,10 +134,17 @@ def evaluate(
     restorekit eval --protocol gaussian-colour --data cbsd68 --sigma 15,25,50
     restorekit eval --task denoise --data cbsd68 --method none --method nlm
     restorekit eval --task derain --data rain100l --model runs/derain -o log
+    restorekit eval --task denoise --data cbsd68 --model kit_xs.gaussian --neighbours 1,2,4
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     levels = parse_sigmas(sigma)
+    searches = list(
+        itertools.product(
+            parse_counts("--neighbours", neighbours) or (None,),
+            parse_counts("--rounds", rounds) or (None,),
+        )
+    )
 
     from restorekit.engine.evaluate import evaluate as run
     from restorekit.engine.plot import check_suffix
@@ -126,8 +159,8 @@ def evaluate(
             raise OutputError(f"{file}: its folder does not exist")
     with reporting(quiet=quiet) as reporter:
         methods = [
-            *_networks(_references(model, method, chosen), device, dtype, tile, reporter),
-            *_baselines(method or [], chosen),
+            *_networks(_references(model, method, chosen), searches, device, dtype, tile, reporter),
+            *_baselines(method or (["none", "mean"] if chosen.gains else []), chosen),
         ]
         evaluation = run(methods, chosen, data, levels, folder=output, reporter=reporter)
     _write(evaluation, chosen, table_format, quiet=quiet)
@@ -147,6 +180,21 @@ def parse_sigmas(text: str | None) -> tuple[float, ...]:
         return () if text is None else tuple(map(float, text.split(",")))
     except ValueError:
         raise UsageError(f"--sigma {text}: give numbers such as 15,25,50") from None
+
+
+def parse_counts(option: str, text: str | None) -> tuple[int, ...]:
+    """Return the numbers of a text such as 1,2,4; none of None.
+
+    Raises:
+        UsageError: it is something else, or one is below 1.
+    """
+    try:
+        counts = () if text is None else tuple(map(int, text.split(",")))
+    except ValueError:
+        counts = (0,)
+    if counts and min(counts) < 1:
+        raise UsageError(f"{option} {text}: give whole numbers above 0, such as 1,2,4")
+    return counts
 
 
 def choose_protocol(name: str | None, task: str | None) -> "Protocol":
@@ -174,8 +222,6 @@ def _references(
     """Return the models that are measured: those named, or that of the task."""
     if models or baselines:
         return models or []
-    if protocol.task not in TASKS:
-        raise UsageError(f"no model is bundled for {protocol.task}; name one by --model")
     task = TASKS[protocol.task]
     grey = protocol.layout == "gray" and task.default_gray_model
     return [grey or task.default_model]
@@ -183,17 +229,36 @@ def _references(
 
 def _networks(
     references: Sequence[str],
+    searches: Sequence[tuple[int | None, int | None]],
     device: str,
     dtype: str,
     tile: int | None,
     reporter: "Reporter",
 ) -> list["Method"]:
-    from restorekit.engine.methods import network
+    """Return one method a model, or one a search for those that match patches.
+
+    Raises:
+        UsageError: a search is given and no model matches patches.
+    """
+    from restorekit.engine.methods import matches_patches, network
     from restorekit.hub import load_model
 
+    models = [load_model(reference) for reference in references]
+    searching = any(map(matches_patches, models))
     return [
-        network(load_model(reference), device=device, dtype=dtype, tile=tile, reporter=reporter)
-        for reference in references
+        network(
+            model,
+            device=device,
+            dtype=dtype,
+            tile=tile,
+            neighbours=neighbours,
+            rounds=rounds,
+            reporter=reporter,
+        )
+        for model in models
+        for neighbours, rounds in (
+            searches if matches_patches(model) or not searching else ((None, None),)
+        )
     ]
 
 

@@ -126,11 +126,13 @@ def _json(record: FileRecord) -> dict[str, Any]:
 
 
 def _human(record: FileRecord, verbose: bool) -> str:
-    line = plain(f"{record.input} -> {record.output}")
+    line = plain(f"{record.title} -> {record.output}")
     if record.status != "ok":
         line += f" ({record.status})"
     if verbose and record.model:
         details = [record.model, f"{record.device} {record.dtype}"]
+        if record.denoised_by:
+            details.append(f"denoised by {record.denoised_by}")
         if record.tile:
             details.append(f"tile {record.tile}")
         if record.noise is not None:

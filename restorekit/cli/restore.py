@@ -4,37 +4,59 @@ No `from __future__ import annotations` here: the annotations of a command made 
 variables of that function, and only annotations evaluated at once keep their values apart.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from restorekit.cli.output import RecordFormat, RecordWriter
+from restorekit.cli.options import (
+    NOISE_HELP,
+    NOISE_METAVAR,
+    TO_ANY,
+    TO_DEVELOPED,
+    Device,
+    DryRun,
+    Dtype,
+    Inputs,
+    Offline,
+    OnExist,
+    PictureFormat,
+    Quality,
+    Quiet,
+    Records,
+    Recursive,
+    Strip,
+    Tile,
+    Verbose,
+    model_option,
+    noise_level,
+    parse_noise,
+    prepare,
+)
+from restorekit.cli.output import RecordWriter
 from restorekit.cli.progress import reporting
 from restorekit.cli.targets import parse_destination
 from restorekit.cli.work import Work, find_work
 from restorekit.errors import OutputError, UsageError
-from restorekit.tasks import Task
+from restorekit.tasks import TASKS, Task
 
-if TYPE_CHECKING:
-    from restorekit.image import NoiseProfile
-
-PictureFormat = Literal["png", "jpg", "tiff", "webp", "dng", "cfa-dng"]
-OnExist = Literal["error", "skip", "overwrite", "rename"]
-Strip = Literal["none", "gps", "all"]
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+DENOISER = TASKS["denoise"].default_model
 
 
-def examples(verb: str) -> str:
-    """Return the examples of a verb in rich markup, for the head of a help text."""
-    lines = {
-        f"{verb} photo.jpg": f"writes photo_{verb}.jpg",
-        f"{verb} shot.dng --to dng": "RAW in, DNG out",
+def examples(task: Task) -> str:
+    """Return the examples of a task in rich markup, for the head of a help text."""
+    verb = task.name
+    lines = {f"{verb} photo.jpg": f"writes photo_{verb}.jpg"}
+    if task.takes_mosaics:
+        lines[f"{verb} shot.dng --to dng"] = "RAW in, DNG out"
+    else:
+        lines[f"{verb} shot.dng"] = f"denoised, developed: writes shot_{verb}.tif"
+    if task.takes_psf:
+        lines[f"{verb} photo.jpg --psf psf.png"] = "a blur that is known"
+    lines |= {
         f"{verb} -r photos -o clean": "a whole tree",
         f"{verb} 'in/*.png' -o out --on-exist skip": "carry on after a stop",
         f"{verb} - < in.png > out.png": "a pipe",
@@ -46,16 +68,13 @@ def examples(verb: str) -> str:
 
 def restore_command(task: Task) -> Callable[..., None]:
     """Return the command of a task, for typer to register."""
+    noise_help = NOISE_HELP
+    if not task.takes_noise_level:
+        known = ", and with --psf" if task.takes_psf else ""
+        noise_help += f" Taken of RAW pictures, which are denoised first{known}."
 
     def restore(
-        inputs: Annotated[
-            list[str],
-            typer.Argument(
-                metavar="INPUT",
-                show_default=False,
-                help="Files, folders, quoted patterns such as 'in/**/*.png', or - for a pipe.",
-            ),
-        ],
+        inputs: Inputs,
         output: Annotated[
             str | None,
             typer.Option(
@@ -65,31 +84,29 @@ def restore_command(task: Task) -> Callable[..., None]:
                 help=f"Where to write; beside the input as NAME_{task.name} without it.",
             ),
         ] = None,
-        recursive: Annotated[
-            bool, typer.Option("--recursive", "-r", help="Walk the folders below a folder too.")
-        ] = False,
-        to: Annotated[
-            PictureFormat | None,
-            typer.Option(
-                metavar="FORMAT",
-                help="Picture format: png, jpg, tiff, webp, or of RAW also dng (linear) and "
-                "cfa-dng (the mosaic). As the input without it, RAW to 16-bit TIFF.",
-            ),
-        ] = None,
-        on_exist: Annotated[
-            OnExist,
-            typer.Option(
-                metavar="CHOICE",
-                help="When the output exists: error, skip, overwrite or rename.",
-            ),
-        ] = "error",
+        recursive: Recursive = False,
+        to: Annotated[PictureFormat | None, TO_ANY if task.takes_mosaics else TO_DEVELOPED] = None,
+        on_exist: OnExist = "error",
         noise: Annotated[
             str | None,
+            typer.Option(metavar=NOISE_METAVAR, help=noise_help),
+        ] = None,
+        no_denoise: Annotated[
+            bool,
             typer.Option(
-                metavar="SIGMA|SHOT,READ",
-                hidden=not task.takes_noise_level,
-                help="Strength of the noise; measured without it. RGB: its deviation in steps "
-                "of 0-255. RAW: shot and read, variance = shot * signal + read^2, white 1.",
+                "--no-denoise",
+                hidden=task.takes_mosaics,
+                help="Leave the noise of RAW pictures, which is removed first where it shows.",
+            ),
+        ] = False,
+        psf: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="FILE",
+                hidden=not task.takes_psf,
+                help="Undo a blur that is known: a grey picture of how it spreads a point, whose "
+                "own place is the middle. The model is then the denoiser that serves as prior, "
+                f"{DENOISER} without --model.",
             ),
         ] = None,
         strength: Annotated[
@@ -103,40 +120,23 @@ def restore_command(task: Task) -> Callable[..., None]:
             Path | None,
             typer.Option(metavar="FILE", help="Write before and after side by side as well."),
         ] = None,
-        model: Annotated[
-            str | None,
-            typer.Option(
-                metavar="MODEL",
-                help=f"A bundled name (see models ls; {task.default_model} without it), a model "
-                "folder, or USER/REPO@REVISION of the Hugging Face Hub.",
-            ),
-        ] = None,
-        offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-        dtype: Annotated[Dtype, typer.Option(help="Precision of the network.")] = "auto",
-        tile: Annotated[
-            int | None,
-            typer.Option(min=16, help="Side of the tiles in pixels; from free memory without it."),
-        ] = None,
-        strip: Annotated[Strip, typer.Option(help="Metadata to leave out of the output.")] = "none",
-        quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="List what would be done, and do nothing.")
-        ] = False,
-        record_format: Annotated[
-            RecordFormat, typer.Option("--format", help="How results are printed on stdout.")
-        ] = "human",
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-        verbose: Annotated[
-            bool, typer.Option("--verbose", "-v", help="Print device, precision and time.")
-        ] = False,
+        model: Annotated[str | None, model_option(task.default_model)] = None,
+        offline: Offline = False,
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        tile: Tile = None,
+        strip: Strip = "none",
+        quality: Quality = 95,
+        dry_run: DryRun = False,
+        record_format: Records = "human",
+        quiet: Quiet = False,
+        verbose: Verbose = False,
     ) -> None:
-        if offline:
-            os.environ["HF_HUB_OFFLINE"] = "1"
-        if quiet and verbose:
-            raise UsageError("-q and -v contradict each other")
-        if noise is not None and not task.takes_noise_level:
-            raise UsageError(f"{task.name} takes no --noise")
+        prepare(offline=offline, quiet=quiet, verbose=verbose)
+        if no_denoise and task.takes_mosaics:
+            raise UsageError(f"{task.name} takes no --no-denoise")
+        if psf is not None and not task.takes_psf:
+            raise UsageError(f"{task.name} takes no --psf")
         level, window = parse_noise(noise), parse_crop(crop)
         with ExitStack() as folders:
 
@@ -151,8 +151,7 @@ def restore_command(task: Task) -> Callable[..., None]:
                 task=task.name,
                 pipe_folder=pipe_folder,
             )
-            if window is not None and work.picture_format in ("dng", "cfa-dng"):
-                raise UsageError("--crop gives a developed picture, no DNG; choose tiff or png")
+            _check_format(task, work, window)
             if compare is not None:
                 _check_comparison(compare, work, on_exist)
 
@@ -163,9 +162,11 @@ def restore_command(task: Task) -> Callable[..., None]:
                 device=device,
                 dtype=dtype,
                 tile=tile,
-                noise=_noise_level(level),
+                noise=noise_level(level),
                 strength=strength,
                 crop=window,
+                denoise=not no_denoise,
+                psf=psf,
             )
             outputs = OutputOptions(
                 format=work.picture_format, strip=strip, quality=quality, on_exist=on_exist
@@ -180,11 +181,17 @@ def restore_command(task: Task) -> Callable[..., None]:
                         work.run(task, options, outputs, writer, reporter, compare)
         raise typer.Exit(writer.exit_code)
 
-    restore.__doc__ = f"{task.summary}\n\n{examples(task.name)}"
+    restore.__doc__ = f"{task.summary}\n\n{examples(task)}"
     return restore
 
 
-def _check_comparison(compare: Path, work: Work, on_exist: OnExist) -> None:
+def _check_format(task: Task, work: Work, window: tuple[int, int, int, int] | None) -> None:
+    if work.picture_format in ("dng", "cfa-dng") and not (task.takes_mosaics and window is None):
+        reason = "--crop" if task.takes_mosaics else task.name
+        raise UsageError(f"{reason} gives a developed picture, no DNG; choose tiff or png")
+
+
+def _check_comparison(compare: Path, work: Work, on_exist: str) -> None:
     if len(work.sources) != 1:
         raise UsageError(f"--compare shows one picture, not {len(work.sources)}")
     if parse_destination(str(compare)).file is None:
@@ -210,28 +217,3 @@ def parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
     if min(x, y) < 0 or min(width, height) < 1:
         raise UsageError(f"--crop {text}: the rectangle is empty or begins outside")
     return x, y, width, height
-
-
-def parse_noise(text: str | None) -> tuple[float, ...] | None:
-    """Return the one number of SIGMA or the two of SHOT,READ.
-
-    Raises:
-        UsageError: it is something else, or negative, or not finite.
-    """
-    if text is None:
-        return None
-    try:
-        numbers = tuple(map(float, text.split(",")))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2) or not all(0 <= number < inf for number in numbers):
-        raise UsageError(f"--noise {text}: give SIGMA in steps of 0-255, or SHOT,READ for RAW")
-    return numbers
-
-
-def _noise_level(numbers: tuple[float, ...] | None) -> "float | NoiseProfile | None":
-    from restorekit.image import NoiseProfile
-
-    if numbers is None:
-        return None
-    return numbers[0] if len(numbers) == 1 else NoiseProfile(*numbers)

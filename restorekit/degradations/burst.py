@@ -1,6 +1,6 @@
 """Bursts of hand-held frames made from one photograph.
 
-AME-KPN (Zhang et al., ICASSP 2021), Section 3.1, after KPN (Mildenhall et al., CVPR 2018): frames
+AME-KPN (Zhang et al., ICASSP 2020), Section 3.1, after KPN (Mildenhall et al., CVPR 2018): frames
 are crops at offsets, reduced by a box filter, in linear light of a random white level, with
 unclipped shot and read noise.
 """

@@ -30,7 +30,7 @@ _GRAY_AS_COLOUR = 3**0.5
 times its deviation; that is what a colour network is told."""
 _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
-_LEAST_SHOT = 1e-6
+LEAST_SHOT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,10 @@ def measure_noise(
     Raises:
         UsageError: what is given does not fit the picture or the network.
     """
-    name = image.metadata.path or "the picture"
     if image.layout is Layout.BAYER:
-        if given is None:
-            return _mosaic_noise(image)
-        if not isinstance(given, NoiseProfile) or given.shot <= 0:
-            raise UsageError(f"{name}: give the noise of a RAW picture as SHOT,READ, shot above 0")
-        return given
+        return mosaic_noise(image, given)
     if isinstance(given, NoiseProfile):
+        name = image.metadata.path or "the picture"
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
         return 255 * effective_noise_std(image.to_srgb().pixels) if given is None else given
@@ -116,10 +112,19 @@ def clipped_at_black(image: Image) -> bool:
     return clipped > _CLIPPED_SHARE and negative == 0
 
 
-def _mosaic_noise(image: Image) -> NoiseProfile:
-    """Return the file's profile where the picture does not speak against it, else an estimate."""
+def mosaic_noise(image: Image, given: float | NoiseProfile | None) -> NoiseProfile:
+    """Return the profile of the user, of the file where the picture agrees, else an estimate.
+
+    Raises:
+        UsageError: what is given is no profile with shot noise.
+    """
+    if given is not None:
+        if not isinstance(given, NoiseProfile) or given.shot <= 0:
+            name = image.metadata.path or "the picture"
+            raise UsageError(f"{name}: give the noise of a RAW picture as SHOT,READ, shot above 0")
+        return given
     shot, read = estimate_noise_profile(image.pixels)
-    estimate = NoiseProfile(max(shot, _LEAST_SHOT), read)
+    estimate = NoiseProfile(max(shot, LEAST_SHOT), read)
     stated = image.metadata.noise
     if stated is None or stated.shot <= 0:
         return estimate
@@ -149,7 +154,7 @@ def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> 
     Raises:
         UsageError: the model cannot take pictures of this layout.
     """
-    passes = _passes(image.layout, card)
+    passes = network_passes(image.layout, card)
     if isinstance(noise, NoiseProfile):
         return _stabilised(image, noise, passes)
     noise_std = None if noise is None else noise / 255
@@ -162,8 +167,12 @@ def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> 
     return Domain(srgb_to_linear(image.pixels), noise_std, passes, image, linear_to_srgb)
 
 
-def _passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ...]:
-    """Return which planes of a picture go through the network together."""
+def network_passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ...]:
+    """Return which planes of a picture go through the network together.
+
+    Raises:
+        UsageError: the model cannot take pictures of this layout.
+    """
     planes = range(_PLANES[layout])
     if card.layout == layout.value:
         return (tuple(planes),)

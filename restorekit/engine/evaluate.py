@@ -14,9 +14,10 @@ from torch import Tensor
 
 from restorekit.engine.methods import Method
 from restorekit.engine.protocols import (
+    Level,
     Sample,
     Source,
-    chosen_sigmas,
+    chosen_levels,
     digest,
     find_sources,
     read_sample,
@@ -52,6 +53,7 @@ class Row:
         lpips: perceptual distance, or None.
         device: where it ran.
         dtype: precision of the inner values.
+        gain: noise level of bursts, or None.
     """
 
     model: str
@@ -71,11 +73,12 @@ class Row:
     lpips: float | None
     device: str
     dtype: str
+    gain: int | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Hold the rows of a table, by sigma and then by method, and the results behind them."""
+    """Hold the rows of a table, by level and then by method, and the results behind them."""
 
     rows: tuple[Row, ...]
     results: tuple[Result, ...]
@@ -105,17 +108,17 @@ def evaluate(
         UsageError: sigmas or pictures that do not fit the protocol or a method.
         OutputError: the log cannot be written.
     """
-    levels = chosen_sigmas(protocol, sigmas)
+    levels = chosen_levels(protocol, sigmas)
     sources = find_sources(protocol, data)
     run = _Run(methods, protocol, _perceptual_distance(protocol), ResultLog(folder))
     rows: list[Row] = []
     results: list[Result] = []
     reporter.start(len(levels) * len(sources) * len(methods), "pictures")
     try:
-        for sigma in levels:
+        for level in levels:
             found: list[list[Result]] = [[] for _ in methods]
             for source in sources:
-                for finished, result in zip(found, run.results(source, sigma), strict=True):
+                for finished, result in zip(found, run.results(source, level), strict=True):
                     finished.append(result)
                     reporter.advance()
             for method, finished in zip(methods, found, strict=True):
@@ -134,7 +137,7 @@ class _Run:
     distance: _Distance | None
     log: ResultLog
 
-    def results(self, source: Source, sigma: float | None) -> Iterator[Result]:
+    def results(self, source: Source, level: Level) -> Iterator[Result]:
         """Yield the result of each method on one picture, from the log where it is there."""
         content = digest(source)
         sample: Sample | None = None
@@ -142,8 +145,10 @@ class _Run:
             trial = Trial(
                 model=method.name,
                 sha256=method.sha256,
+                variant=method.variant,
                 protocol=self.protocol.name,
-                sigma=sigma,
+                sigma=level.sigma,
+                gain=level.gain,
                 picture=source.name,
                 digest=content,
                 device=method.device,
@@ -152,7 +157,7 @@ class _Run:
             )
             result = self.log.find(trial)
             if result is None or (result.lpips is None and self.distance is not None):
-                sample = sample or read_sample(self.protocol, source, sigma)
+                sample = sample or read_sample(self.protocol, source, level)
                 try:
                     result = self._measured(trial, method, sample)
                 except UsageError as error:
@@ -187,6 +192,7 @@ def _row(method: Method, data: Path, results: Sequence[Result]) -> Row:
         protocol=results[0].protocol,
         data=Path(os.path.abspath(data)).name,
         sigma=results[0].sigma,
+        gain=results[0].gain,
         pictures=len(results),
         tiled=sum(result.tiled for result in results),
         parameters=complexity.parameters if complexity else None,

@@ -20,7 +20,9 @@ from restorekit.engine.device import (
 from restorekit.engine.reporter import Reporter
 from restorekit.errors import MemoryExhaustedError, RestorekitError
 from restorekit.models.registry import NoiseInput, RestorationModel
-from restorekit.tiling import Blend, TilePlan, cut, plan_tiles, sample_boxes, smallest_tile
+from restorekit.tiling import Blend, Box, TilePlan, cut, plan_tiles, sample_boxes, smallest_tile
+
+Noise = Tensor | float | None
 
 _SMALLEST_TILE = 32
 _WINDOWS = 64
@@ -74,13 +76,13 @@ class Inference:
         redone = (f"tiles redone in float32: {self._redone}",) if self._redone else ()
         return (*self._steps, *redone)
 
-    def run(self, values: Tensor, planes: Sequence[int], noise_std: float | None) -> Tensor:
-        """Restore some planes of a picture that stays in host memory.
+    def run(self, values: Tensor, planes: Sequence[int], noise_std: Noise) -> Tensor:
+        """Restore some planes of a picture, or of a burst, that stays in host memory.
 
         Args:
-            values: (C, H, W) float32 in the network's domain.
+            values: (C, H, W) floating point in the network's domain.
             planes: those that the network sees, in its order.
-            noise_std: deviation of the noise in units of white.
+            noise_std: deviation of the noise in units of white, a number or a (1, H, W) map.
 
         Returns:
             (len(planes), H, W) float32.
@@ -146,7 +148,7 @@ class Inference:
         self._reporter.note(f"falling back to {fallback}")
 
     def _attempt(
-        self, values: Tensor, planes: Sequence[int], noise_std: float | None, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: Noise, plan: TilePlan
     ) -> Tensor:
         boxes = plan.boxes
         self._place_model()
@@ -157,8 +159,7 @@ class Inference:
                 self._freeze_pooling(values, planes, noise_std, plan)
                 for first in range(0, len(boxes), self.batch):
                     chosen = boxes[first : first + self.batch]
-                    tiles = torch.stack([cut(values, box)[list(planes)] for box in chosen])
-                    restored = self._restore(tiles, noise_std)
+                    restored = self._restore(*self._inputs(values, planes, noise_std, chosen))
                     for index, tile in enumerate(restored, first):
                         blend.add(index, tile)
                     self._reporter.advance(len(chosen))
@@ -179,36 +180,39 @@ class Inference:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _freeze_pooling(
-        self, values: Tensor, planes: Sequence[int], noise_std: float | None, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: Noise, plan: TilePlan
     ) -> None:
         """Fix pooled means on windows that depend on the picture alone, so that tiles agree."""
         _, height, width = values.shape
         windows = sample_boxes(height, width, self._model.spec.multiple_of, self._windows)
         if windows == plan.boxes:
             return
-        sample = torch.stack([cut(values, box)[list(planes)] for box in windows])
-        self._model.freeze_pooling(*self._inputs(sample, noise_std))
+        self._model.freeze_pooling(*self._inputs(values, planes, noise_std, windows))
 
-    def _inputs(self, tiles: Tensor, noise_std: float | None) -> tuple[Tensor, Tensor | None]:
-        """Return (B, C, H, W) tiles and their noise map on the device."""
+    def _inputs(
+        self, values: Tensor, planes: Sequence[int], noise_std: Noise, boxes: Sequence[Box]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (B, C, H, W) tiles and their noise map on the device, in float32."""
+        tiles = torch.stack([cut(values, box)[list(planes)].float() for box in boxes])
         degraded = tiles.to(self.device, memory_format=torch.channels_last)
         if noise_std is None or self._model.spec.noise_input is NoiseInput.NONE:
             return degraded, None
+        if isinstance(noise_std, Tensor):
+            return degraded, torch.stack([cut(noise_std, box) for box in boxes]).to(self.device)
         count, _, height, width = tiles.shape
         return degraded, degraded.new_full((count, 1, height, width), noise_std)
 
-    def _restore(self, tiles: Tensor, noise_std: float | None) -> Tensor:
+    def _restore(self, degraded: Tensor, noise_std: Tensor | None) -> Tensor:
         """Return restored tiles in host memory, in float32 where the fast dtype overflows."""
-        inputs = self._inputs(tiles, noise_std)
-        restored: Tensor = self._model(*inputs).float()
+        restored: Tensor = self._model(degraded, noise_std).float()
         if not _all_finite(restored):
             if self.dtype == torch.float32:
                 raise _NotFiniteError
             with self._precision(torch.float32):
-                restored = self._model(*inputs).float()
+                restored = self._model(degraded, noise_std).float()
             if not _all_finite(restored):
                 raise _NotFiniteError
-            self._redone += len(tiles)
+            self._redone += len(degraded)
         return restored.cpu()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restorekit.degradations.burst import Bursts
 from restorekit.engine.device import choose_device, choose_dtype, empty_cache, is_out_of_memory
 from restorekit.engine.domain import enter, measure_noise
 from restorekit.engine.inference import Inference
@@ -18,10 +20,11 @@ from restorekit.errors import RestorekitError, UnavailableError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.metrics import Protocol
 from restorekit.models.complexity import Complexity, count_macs
-from restorekit.models.registry import NoiseInput
+from restorekit.models.registry import NoiseInput, architectures, create_model
+from restorekit.ops.color import linear_to_srgb
 from restorekit.ops.noise import effective_noise_std
 
-BASELINES = ("none", "nlm")
+BASELINES = ("none", "nlm", "mean")
 LARGEST_WHOLE = 2_000_000
 """Pixels of the largest picture that goes through a network in one piece."""
 NLM_COLOUR, NLM_GREY = 0.6, 0.85
@@ -56,6 +59,7 @@ class Method:
         device: where it runs.
         dtype: precision of its inner values.
         tile: side of the tiles, or None for whole pictures.
+        variant: settings of inference that are not the card's; the name states them too.
         complexity: of the network for 256 x 256 pixels, or None.
     """
 
@@ -65,6 +69,7 @@ class Method:
     device: str = "cpu"
     dtype: str = "float32"
     tile: int | None = None
+    variant: str = ""
     complexity: Complexity | None = None
 
 
@@ -74,6 +79,8 @@ def network(
     device: str = "auto",
     dtype: str = "float32",
     tile: int | None = None,
+    neighbours: int | None = None,
+    rounds: int | None = None,
     reporter: Reporter = _SILENT,
 ) -> Method:
     """Return a network that pools over the whole picture, as in the papers' tests.
@@ -86,25 +93,50 @@ def network(
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, bfloat16, float16 or float32.
         tile: side of the tiles.
+        neighbours: patches of a chunk in place of the card's, of a network that matches patches.
+        rounds: of hashing in place of the card's, of such a network.
         reporter: told of tiles and of what has to give way.
 
     Raises:
-        UsageError: an unknown device or dtype.
+        UsageError: an unknown device or dtype, or a network that matches no patches.
         UnavailableError: the named device is not there.
     """
+    changes = {"neighbours": neighbours, "rounds": rounds}
+    search = {name: value for name, value in changes.items() if value is not None}
+    if search:
+        loaded = _searching(loaded, search)
+    variant = " ".join(f"{name}={value}" for name, value in search.items())
     complexity = count_macs(loaded.model)
     place = choose_device(device)
     precision = choose_dtype(dtype, place, loaded.model.spec.dtypes)
     runner = _Network(loaded, place, precision, tile, reporter)
     return Method(
-        loaded.card.name,
+        f"{loaded.card.name} {variant}".strip(),
         loaded.card.sha256,
         runner.restore,
         str(place),
         str(precision).removeprefix("torch."),
         tile,
+        variant,
         complexity,
     )
+
+
+def matches_patches(loaded: LoadedModel) -> bool:
+    """Return whether a network searches for alike patches, so that the search can be varied."""
+    settings = dataclasses.fields(architectures()[loaded.card.architecture].config_type)
+    return {setting.name for setting in settings} >= {"neighbours", "rounds"}
+
+
+def _searching(loaded: LoadedModel, search: dict[str, int]) -> LoadedModel:
+    """Return a network of the same weights with another search for patches."""
+    if not matches_patches(loaded):
+        raise UsageError(
+            f"{loaded.card.name} matches no patches; leave out --neighbours and --rounds"
+        )
+    model = create_model(loaded.card.architecture, loaded.card.config | search)
+    model.load_state_dict(loaded.model.state_dict())
+    return LoadedModel(model.eval(), loaded.card)
 
 
 @dataclass(frozen=True)
@@ -116,7 +148,13 @@ class _Network:
     reporter: Reporter
 
     def restore(self, sample: Sample) -> Restored:
-        """Restore a picture by the domain of the card, whole where that is possible."""
+        """Restore a picture by the domain of the card, whole where that is possible.
+
+        Raises:
+            UsageError: a burst for a network of single pictures, or the other way round.
+        """
+        if sample.burst is not None or self.loaded.model.spec.frames > 1:
+            return self._merged(sample.burst)
         image = sample.degraded
         told = self.loaded.model.spec.noise_input is NoiseInput.STD_MAP
         noise = measure_noise(image, self.loaded.model.spec, sample.sigma if told else None)
@@ -138,10 +176,25 @@ class _Network:
             self.reporter.note(f"{image.metadata.path}: falling back to tiles, memory ran out")
         return restored(self._tiled, tiled=True)
 
+    def _merged(self, burst: Bursts | None) -> Restored:
+        """Make one picture of a burst as a whole, each colour by itself for a grey network."""
+        name, spec = self.loaded.card.name, self.loaded.model.spec
+        if burst is None:
+            raise UsageError(f"{name} makes a picture from a burst; use --protocol burst")
+        if spec.frames == 1 or spec.out_channels != burst.clean.shape[1]:
+            raise UsageError(f"{name} is no network for bursts of grey frames")
+        started = time.perf_counter()
+        merged = self._run(burst.frames.flatten(1, 2), burst.noise_std)
+        return Restored(linear_to_srgb(merged / burst.white[0]), time.perf_counter() - started)
+
     def _whole(self, values: Tensor, noise_std: float | None) -> Tensor:
+        std = None if noise_std is None else torch.full_like(values[None, :1], noise_std)
+        return self._run(values[None], std)
+
+    def _run(self, degraded: Tensor, std: Tensor | None) -> Tensor:
+        """Return what the network makes of a batch of one."""
         model = self.loaded.model.to(self.device)
-        degraded = values[None].to(self.device)
-        std = None if noise_std is None else torch.full_like(degraded[:, :1], noise_std)
+        degraded, std = degraded.to(self.device), std if std is None else std.to(self.device)
         mixed = self.dtype is not torch.float32
         with (
             torch.inference_mode(),
@@ -162,7 +215,9 @@ class _Network:
 
 
 def baseline(name: str, protocol: Protocol) -> Method:
-    """Return the degraded picture itself (none), or non-local means of OpenCV (nlm).
+    """Return the degraded picture itself (none), OpenCV's non-local means (nlm), or mean frames.
+
+    Of a burst, none is the reference and mean the mean of its frames.
 
     Raises:
         UsageError: no such baseline, or one that does not fit the task.
@@ -170,10 +225,13 @@ def baseline(name: str, protocol: Protocol) -> Method:
     """
     if name == "none":
         return Method("none", "", lambda sample: Restored(sample.degraded.pixels, 0.0))
-    if name != "nlm":
+    if name == "mean" and protocol.gains:
+        return Method("mean", "", mean_of_frames)
+    if name not in BASELINES:
         raise UsageError(f"there is no method {name!r}; use one of {', '.join(BASELINES)}")
-    if protocol.task != "denoise":
-        raise UsageError(f"nlm removes noise and has no meaning for {protocol.name}")
+    if name == "mean" or protocol.task != "denoise":
+        kind = "is made of the frames of a burst" if name == "mean" else "removes noise"
+        raise UsageError(f"{name} {kind} and has no meaning for {protocol.name}")
     try:
         import cv2 as cv2
     except ImportError:
@@ -181,6 +239,13 @@ def baseline(name: str, protocol: Protocol) -> Method:
             "nlm needs OpenCV; install it by: pip install 'restorekit[classic]'"
         ) from None
     return Method("nlm", "", non_local_means, dtype="uint8")
+
+
+def mean_of_frames(sample: Sample) -> Restored:
+    """Return the mean of the frames of a burst."""
+    assert sample.burst is not None
+    mean = sample.burst.frames[0].mean(0) / sample.burst.white[0]
+    return Restored(linear_to_srgb(mean), 0.0)
 
 
 def non_local_means(sample: Sample) -> Restored:

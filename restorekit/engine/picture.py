@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from restorekit.engine.domain import clipped_at_black, enter, measure_noise
+from restorekit.engine.guard import guarded
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import raw
+from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
 _CLIPPED = (
@@ -33,6 +36,9 @@ class RestoreOptions:
         noise: deviation in steps of 0..255, the profile of a RAW picture, or None to measure it.
         strength: 0 gives the input back, 1 is the full effect.
         crop: x, y, width and height, in pixels of the upright picture, of the part to restore.
+        denoise: whether the mosaic of a RAW picture is denoised first, where a task restores
+            developed pictures.
+        psf: picture of a known blur that is to be undone, in place of the task's network.
     """
 
     model: str | None = None
@@ -42,6 +48,8 @@ class RestoreOptions:
     noise: float | NoiseProfile | None = None
     strength: float = 1.0
     crop: tuple[int, int, int, int] | None = None
+    denoise: bool = True
+    psf: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range.
@@ -71,6 +79,8 @@ class RestoreReport:
         noise: what the network was told: steps of 0..255, or the profile of a RAW picture.
         seconds_model: time in the network and its tiles.
         warnings: what the user should know.
+        denoised_by: model that denoised the mosaic first, if one did; the noise is what it was
+            told.
     """
 
     device: str
@@ -80,6 +90,7 @@ class RestoreReport:
     noise: float | NoiseProfile | None
     seconds_model: float
     warnings: tuple[str, ...] = ()
+    denoised_by: str | None = None
 
 
 _DEFAULTS = RestoreOptions()
@@ -96,12 +107,12 @@ def restore_image(
 
     Noise is measured on the whole picture, whatever the crop. Of an RGB or grey picture the crop is
     returned; a mosaic comes back whole, restored where the crop needs it, since only a whole mosaic
-    can be developed.
+    can be developed. What a network does that is not told how much is wrong passes the guard.
 
     Args:
         image: RGB, grey, or the packed planes of a mosaic.
         model: network and card; the network moves to the device.
-        options: how; its model is not looked at.
+        options: how; its model, its psf and whether to denoise first are not looked at.
         reporter: told of the tiles.
 
     Raises:
@@ -110,9 +121,10 @@ def restore_image(
         UnavailableError: the named device is not there.
         MemoryExhaustedError: memory ran out after every fallback.
     """
-    if not torch.stack(image.pixels.aminmax()).isfinite().all():
-        name = image.metadata.path or "the picture"
-        raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
+    check_finite(image)
+    task = TASKS.get(model.card.task)
+    if image.layout is Layout.BAYER and task is not None and not task.takes_mosaics:
+        raise UsageError(f"{model.card.name} restores developed pictures; develop the RAW first")
     network = model.model
     inference = Inference(network, options.device, options.dtype, options.tile, reporter)
     noise = measure_noise(image, network.spec, options.noise)
@@ -120,24 +132,46 @@ def restore_image(
     part = image.crop(x, y, width, height)
     domain = enter(part, model.card, noise)
     results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
+    if task is not None and not task.takes_noise_level:
+        seen = (domain.values[list(planes)] for planes in domain.passes)
+        results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
     pixels = domain.leave(results)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
-    report = RestoreReport(
-        device=str(inference.device),
-        dtype=str(inference.dtype).removeprefix("torch."),
-        tile=inference.tile,
-        fallbacks=inference.fallbacks,
-        noise=noise,
-        seconds_model=inference.seconds,
-        warnings=(_CLIPPED,) if _is_guessed(noise, image, options) else (),
-    )
+    warnings = (_CLIPPED,) if _is_guessed(noise, image, options) else ()
+    report = report_of(inference, noise, warnings)
     image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     if options.crop is None or image.layout is not Layout.BAYER:
         return replace(part, pixels=pixels, metadata=image.metadata), report
     mosaic = image.pixels.clone()
     mosaic[:, y : y + height, x : x + width] = pixels
     return image.with_pixels(mosaic), report
+
+
+def check_finite(image: Image) -> None:
+    """Refuse a picture that holds something else than numbers.
+
+    Raises:
+        DecodeError: it does.
+    """
+    if not torch.stack(image.pixels.aminmax()).isfinite().all():
+        name = image.metadata.path or "the picture"
+        raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
+
+
+def report_of(
+    inference: Inference, noise: float | NoiseProfile | None, warnings: tuple[str, ...] = ()
+) -> RestoreReport:
+    """Return what is to be said of a network's work on a picture."""
+    return RestoreReport(
+        device=str(inference.device),
+        dtype=str(inference.dtype).removeprefix("torch."),
+        tile=inference.tile,
+        fallbacks=inference.fallbacks,
+        noise=noise,
+        seconds_model=inference.seconds,
+        warnings=warnings,
+    )
 
 
 def _is_guessed(noise: float | NoiseProfile | None, image: Image, options: RestoreOptions) -> bool:

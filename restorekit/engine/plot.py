@@ -41,12 +41,13 @@ def plot(evaluation: Evaluation, path: Path) -> None:
     """
     check_suffix(path)
     panels = []
-    for sigma, rows in groupby(evaluation.rows, key=lambda row: row.sigma):
+    for (sigma, gain), rows in groupby(evaluation.rows, key=lambda row: (row.sigma, row.gain)):
         measured = list(rows)
         points = list(_points(measured))
         if not points:
             raise UsageError(f"{path}: nothing to draw; only a --model has MACs")
         noise = "" if sigma is None else f", sigma {sigma:g}"
+        noise += "" if gain is None else f", gain {gain}"
         title = f"{measured[0].data}, {measured[0].protocol}{noise}"
         panels.append(list(_panel(title, points)))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from restorekit.datasets import KNOWN_PAIRS, find_pairs, pictures_below
+from restorekit.degradations.burst import FAR, PUBLISHED, Bursts, make_bursts
 from restorekit.errors import ConfigError, DecodeError, NoInputError, UsageError
 from restorekit.image import Image, Layout, Transfer
 from restorekit.io import read_image
-from restorekit.metrics import Protocol
-from restorekit.ops.color import luma
+from restorekit.metrics import SSIM_WINDOW, Protocol
+from restorekit.ops.color import linear_to_srgb, luma
 
 
 @dataclass(frozen=True)
@@ -35,25 +37,40 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Level:
+    """State how strong the noise is that a protocol adds; pairs have none of the two.
+
+    Attributes:
+        sigma: deviation in steps of 0..255.
+        gain: of a burst, 1 to 4.
+    """
+
+    sigma: float | None = None
+    gain: int | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """Hold one picture to restore and its truth.
 
     Attributes:
-        degraded: sRGB-encoded, of the protocol's layout (RGB for y).
+        degraded: sRGB-encoded, of the protocol's layout (RGB for y); of a burst the reference.
         clean: likewise.
-        sigma: deviation of the added noise in steps of 0..255; None for pairs.
+        sigma: deviation of the added noise in steps of 0..255; None for pairs and bursts.
+        burst: all frames in linear light, a batch of one.
     """
 
     degraded: Image
     clean: Image
-    sigma: float | None
+    sigma: float | None = None
+    burst: Bursts | None = None
 
 
 def find_sources(protocol: Protocol, folder: Path) -> list[Source]:
     """Return the pictures of a data folder, sorted by path.
 
-    Where noise is added, every picture below the folder is a clean one. Else the folder holds
-    pairs as datasets.find_pairs knows them.
+    Where noise is added or a burst made, every picture below the folder is a clean one. Else the
+    folder holds pairs as datasets.find_pairs knows them.
 
     Raises:
         NoInputError: the folder does not exist, holds no pictures or no pairs.
@@ -61,7 +78,7 @@ def find_sources(protocol: Protocol, folder: Path) -> list[Source]:
     """
     if not folder.is_dir():
         raise NoInputError(f"{folder}: no such folder of pictures")
-    if protocol.sigmas:
+    if protocol.sigmas or protocol.gains:
         paths = pictures_below(folder)
         if not paths:
             raise NoInputError(f"{folder}: no picture there")
@@ -88,24 +105,43 @@ def digest(source: Source) -> str:
     return content.hexdigest()
 
 
-def read_sample(protocol: Protocol, source: Source, sigma: float | None) -> Sample:
-    """Read one picture and its truth, or make it by adding noise of this sigma.
+def read_sample(protocol: Protocol, source: Source, level: Level) -> Sample:
+    """Read one picture and its truth, or make it by adding noise of this level.
 
     Raises:
         DecodeError: a file is no finished picture.
-        UsageError: the two files differ in size.
+        UsageError: the two files differ in size, or the picture is too small for a burst.
     """
     clean = _read(protocol, source.clean)
-    if source.degraded is None:
-        assert sigma is not None
-        degraded = clean.with_pixels(_noisy(protocol, clean.pixels, sigma))
+    if level.gain is not None:
+        return _burst(protocol, source, clean, level.gain)
+    if level.sigma is not None:
+        degraded = clean.with_pixels(_noisy(protocol, clean.pixels, level.sigma))
     else:
+        assert source.degraded is not None
         degraded = _read(protocol, source.degraded)
         if degraded.pixels.shape != clean.pixels.shape:
             raise UsageError(f"{source.degraded} and {source.clean} differ in size; no pair")
     if protocol.clipped:
         degraded = degraded.with_pixels(degraded.pixels.clamp(0, 1))
-    return Sample(degraded, clean, sigma)
+    return Sample(degraded, clean, level.sigma)
+
+
+def _burst(protocol: Protocol, source: Source, clean: Image, gain: int) -> Sample:
+    """Make a burst; offsets and noise follow from the seed and the name of the picture."""
+    rule = dataclasses.replace(PUBLISHED, aligned=protocol.aligned).at_gain(gain)
+    smallest = rule.shrink * (2 * FAR + 2 * protocol.border + SSIM_WINDOW)
+    if min(clean.height, clean.width) < smallest:
+        raise UsageError(
+            f"{source.clean}: {protocol.name} needs {smallest} x {smallest} pixels at least"
+        )
+    stream = hashlib.blake2b(f"{protocol.seed} {source.name}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(stream, "big"))
+    burst = make_bursts(clean.pixels[None], rule, generator)
+    reference, truth = (
+        linear_to_srgb(p[0] / burst.white[0]) for p in (burst.frames[:, 0], burst.clean)
+    )
+    return Sample(clean.with_pixels(reference), clean.with_pixels(truth), burst=burst)
 
 
 def _read(protocol: Protocol, path: Path) -> Image:
@@ -128,17 +164,18 @@ def _noisy(protocol: Protocol, clean: Tensor, sigma: float) -> Tensor:
     return (clean + torch.from_numpy(drawn).permute(2, 0, 1)).float()
 
 
-def chosen_sigmas(protocol: Protocol, sigmas: Sequence[float]) -> list[float | None]:
-    """Return the noise levels of a run: those asked for, the protocol's own, or None for pairs.
+def chosen_levels(protocol: Protocol, sigmas: Sequence[float]) -> list[Level]:
+    """Return the noise levels of a run: those asked for, the protocol's own, or none for pairs.
 
     Raises:
-        UsageError: sigmas for pairs, or one out of range.
+        UsageError: sigmas for pairs or bursts, or one out of range.
     """
     if not protocol.sigmas:
         if sigmas:
-            raise UsageError(f"{protocol.name} measures pairs of files and takes no --sigma")
-        return [None]
+            measured = "bursts" if protocol.gains else "pairs of files"
+            raise UsageError(f"{protocol.name} measures {measured} and takes no --sigma")
+        return [Level(gain=gain) for gain in protocol.gains] or [Level()]
     for sigma in sigmas:
         if not 0 < sigma <= 255:
             raise UsageError(f"--sigma {sigma:g} is not between 0 and 255")
-    return list(sigmas or protocol.sigmas)
+    return [Level(sigma) for sigma in sigmas or protocol.sigmas]

@@ -1,4 +1,4 @@
-"""The numbers that papers publish, as printed there: KBNet, Tables 1 and 2."""
+"""The numbers that papers publish, as printed there: KBNet, Tables 1 and 2; AME-KPN, Table 1."""
 
 from __future__ import annotations
 
@@ -49,6 +49,12 @@ _PSNR: dict[tuple[str, str], dict[str, tuple[float, float, float]]] = {
         "KBNet_s": (33.77, 31.45, 28.33),
     },
 }
+_BURSTS = {
+    "reference frame": ((33.98, 0.8625), (26.94, 0.6286), (21.50, 0.3980), (16.44, 0.2027)),
+    "KPN 5x5": ((37.94, 0.9767), (35.75, 0.9524), (33.70, 0.9223), (30.99, 0.8603)),
+    "MKPN": ((38.29, 0.9719), (35.82, 0.9489), (35.43, 0.9122), (30.66, 0.8586)),
+    "AME-KPN 5x5": ((39.92, 0.9776), (37.02, 0.9561), (35.46, 0.9295), (32.29, 0.8663)),
+}
 
 
 @dataclass(frozen=True)
@@ -57,22 +63,35 @@ class Published:
 
     Attributes:
         model: name in the paper.
-        sigma: deviation of the added noise in steps of 0..255.
+        sigma: deviation of the added noise in steps of 0..255, or None.
         psnr: in dB.
         gmacs: billions of multiply-accumulates of 256 x 256 pixels in layers, or None.
+        gain: noise level of bursts, or None.
+        ssim: structural similarity, or None.
     """
 
     model: str
-    sigma: float
+    sigma: float | None
     psnr: float
     gmacs: float | None
+    gain: int | None = None
+    ssim: float | None = None
 
 
-def published(protocol: str, data: str, sigma: float | None) -> list[Published]:
+def published(
+    protocol: str, data: str, sigma: float | None, gain: int | None = None
+) -> list[Published]:
     """Return what is published for a data set, known by the name of its folder in any case.
 
-    MACs stand in the colour table alone.
+    MACs stand in the colour table alone. Of bursts it is the paper's own set, whatever the folder;
+    its frames are not aligned.
     """
+    if gain is not None:
+        return [
+            Published(name, None, psnr, None, gain, ssim)
+            for name, columns in _BURSTS.items()
+            for psnr, ssim in columns[gain - 1 : gain]
+        ]
     if sigma not in SIGMAS:
         return []
     models = _PSNR.get((protocol, data.lower()), {})

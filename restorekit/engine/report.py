@@ -39,7 +39,12 @@ class Table:
 
 
 def table(evaluation: Evaluation) -> Table:
-    """Return the rows as text for people; columns without any value are left out."""
+    """Return the rows as text for people; columns without any value are left out.
+
+    Bursts have a column for each gain, as in the paper.
+    """
+    if evaluation.rows[0].gain is not None:
+        return _burst_table(list(_rows(evaluation)))
     rows = list(_rows(evaluation))
     lines = [_cells(row) for row in rows]
     kept = [index for index in range(len(_HEADINGS)) if any(line[index] for line in lines)]
@@ -52,10 +57,26 @@ def table(evaluation: Evaluation) -> Table:
 
 def _rows(evaluation: Evaluation) -> Iterator[Row | Published]:
     """Yield the measured rows of each noise level, and below them the published ones."""
-    for sigma, rows in groupby(evaluation.rows, key=lambda row: row.sigma):
+    for (sigma, gain), rows in groupby(evaluation.rows, key=lambda row: (row.sigma, row.gain)):
         measured = list(rows)
         yield from measured
-        yield from published(measured[0].protocol, measured[0].data, sigma)
+        yield from published(measured[0].protocol, measured[0].data, sigma, gain)
+
+
+def _burst_table(rows: Sequence[Row | Published]) -> Table:
+    gains = sorted({row.gain for row in rows if row.gain is not None})
+    firsts = [row for row in rows if row.gain == gains[0]]
+    lines = []
+    for first in sorted(firsts, key=lambda row: isinstance(row, Published)):
+        _, name, parameters, layers, _, _, *_ = _cells(first)
+        found = [row for row in rows if (row.model, type(row)) == (first.model, type(first))]
+        scores = [f"{row.psnr:.2f} / {row.ssim:.4f}" for row in found]
+        lines.append((name, parameters, layers, *scores))
+    return Table(
+        ("model", "params", "GMACs", *(f"gain {gain}: PSNR / SSIM" for gain in gains)),
+        tuple(lines),
+        tuple(line[0].endswith(" (published)") for line in lines),
+    )
 
 
 def _cells(row: Row | Published) -> tuple[str, ...]:
@@ -131,6 +152,6 @@ def json_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             del values["lpips"]
         if math.isinf(row.psnr):
             values["psnr"] = None
-        known = published(row.protocol, row.data, row.sigma)
+        known = published(row.protocol, row.data, row.sigma, row.gain)
         objects.append(values | {"published": {each.model: each.psnr for each in known}})
     return objects

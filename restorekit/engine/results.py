@@ -14,13 +14,14 @@ LOG_FILE = "results.jsonl"
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """Name one method on one picture; JSON values only.
 
     Attributes:
         model: name of the model or baseline.
         sha256: of its weights; empty for a baseline.
+        variant: settings of inference that are not the card's; empty for none.
         protocol: name of the protocol.
         sigma: deviation of the added noise in steps of 0..255, or None.
         picture: its path below the data folder.
@@ -28,10 +29,12 @@ class Trial:
         device: where it is restored.
         dtype: precision of the inner values.
         tile: side of the tiles that is asked for, or None.
+        gain: noise level of a burst, or None.
     """
 
     model: str
     sha256: str
+    variant: str = ""
     protocol: str
     sigma: float | None
     picture: str
@@ -39,16 +42,17 @@ class Trial:
     device: str
     dtype: str
     tile: int | None
+    gain: int | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """Return what the numbers depend on: the weights and the bytes, whatever their names."""
-        weights = self.sha256 or self.model
+        weights = self.sha256 or self.model, self.variant
         run = self.device, self.dtype, self.tile
-        return weights, self.protocol, self.sigma, self.digest, *run
+        return weights, self.protocol, self.sigma, self.gain, self.digest, *run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result(Trial):
     """State how close a method came on one picture; JSON values only.
 

@@ -8,11 +8,11 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from restorekit.errors import DecodeError, OutputError, RestorekitError, UsageError
-from restorekit.image import Image, Layout
+from restorekit.image import Image, Layout, Metadata
 from restorekit.io.atomic import atomic_path
 from restorekit.io.checks import check_file
-from restorekit.io.exif import read_header, read_ifd
-from restorekit.io.metadata import carried
+from restorekit.io.exif import exif_of_tiff, read_header, read_ifd
+from restorekit.io.metadata import carried, with_exif
 from restorekit.io.rgb import READ_SUFFIXES, read_rgb, write_rgb
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "is_image_path",
     "is_raw_path",
     "read_image",
+    "read_metadata",
     "write_image",
 ]
 
@@ -80,11 +81,27 @@ def read_image(path: Path, *, max_megapixels: float = 300.0) -> Image:
         ) from error
 
 
-def check_format(image: Image, format: str | None, path: Path) -> str:
+def read_metadata(path: Path) -> Metadata:
+    """Read what a picture says of its shot, without decoding a file of the TIFF family.
+
+    Raises:
+        DecodeError: the file is missing, damaged or of no supported kind.
+    """
+    path = Path(path)
+    check_file(path)
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as block:
+        try:
+            return with_exif(Metadata(path=path), exif_of_tiff(block))
+        except (ValueError, struct.error):
+            pass
+    return read_image(path).metadata
+
+
+def check_format(layout: Layout, format: str | None, path: Path) -> str:
     """Return the format that write_image gives a file.
 
     Args:
-        image: picture to be written.
+        layout: of the picture to be written.
         format: one of FORMATS; None takes it from the suffix.
         path: file to be written.
 
@@ -98,7 +115,7 @@ def check_format(image: Image, format: str | None, path: Path) -> str:
     if chosen is None:
         name = path.suffix or "files without a suffix"
         raise OutputError(f"{path}: cannot write {name}; choose one of {', '.join(FORMATS)}")
-    if chosen in ("dng", "cfa-dng") and image.layout is not Layout.BAYER:
+    if chosen in ("dng", "cfa-dng") and layout is not Layout.BAYER:
         raise OutputError(
             f"{path}: only a RAW picture with a Bayer mosaic can be written as {chosen}; "
             "choose tiff or png"
@@ -128,7 +145,7 @@ def write_image(
         UsageError: no such format or strip.
     """
     path = Path(path)
-    chosen = check_format(image, format, path)
+    chosen = check_format(image.layout, format, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:

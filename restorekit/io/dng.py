@@ -1,6 +1,7 @@
 """Digital Negatives (DNG 1.4): the tags of a file, and writers of mosaics and of linear RGB.
 
-Written samples are uncompressed 16-bit integers in sensor order with the orientation as a tag.
+Written samples are integers in sensor order with the orientation as a tag: of 16 bits without
+compression, or of fewer bits in lossless JPEG, as cameras write them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _DAYLIGHT = 21
 _DENOMINATOR = 1_000_000
 _INSET = 8
 _XYZ_TO_SRGB = (3.2405, -1.5371, -0.4985, -0.9693, 1.8760, 0.0416, 0.0556, -0.2040, 1.0572)
+
+_TILE = 256
 
 _Tag = tuple[int, int, int, Any, bool]
 
@@ -126,7 +129,7 @@ def read_dng_tags(path: Path) -> DngTags:
     )
 
 
-def write_cfa_dng(image: Image, path: Path) -> None:
+def write_cfa_dng(image: Image, path: Path, *, bits: int = 16) -> None:
     """Write the planes of a Bayer sensor as a DNG mosaic.
 
     Black and white levels are set so that values below black and above white stay as they are.
@@ -135,6 +138,7 @@ def write_cfa_dng(image: Image, path: Path) -> None:
     Args:
         image: BAYER, LINEAR; without a colour matrix, sRGB primaries are assumed.
         path: file to write; an existing one is overwritten.
+        bits: of a sample, 8..16.
 
     Raises:
         UsageError: the picture is no BAYER picture.
@@ -145,7 +149,7 @@ def write_cfa_dng(image: Image, path: Path) -> None:
         raise UsageError("only a RAW picture with a Bayer mosaic can be written as a CFA DNG")
     cfa = metadata.cfa or "RGGB"
     lowest = min(-1 / 32, float(image.pixels.min()))
-    samples, black, white = _samples(unpack_bayer(image.pixels, cfa), lowest)
+    samples, black, white = _samples(unpack_bayer(image.pixels, cfa), lowest, 2**bits - 1)
     height, width = samples.shape
     inset = _INSET if min(height, width) >= 8 * _INSET else 0
     tags: list[_Tag] = [
@@ -159,7 +163,10 @@ def write_cfa_dng(image: Image, path: Path) -> None:
         (50719, _LONG, 2, (inset, inset), True),
         (50720, _LONG, 2, (width - 2 * inset, height - 2 * inset), True),
     ]
-    _write(path, samples, _CFA, tags, metadata, (_OPCODES_OF_MOSAIC, _OPCODES_OF_RGB))
+    opcodes = (_OPCODES_OF_MOSAIC, _OPCODES_OF_RGB)
+    _write(
+        path, samples, _CFA, tags, metadata, opcodes, {} if bits == 16 else _lossless(height, width)
+    )
     _state_planar_configuration(path)
 
 
@@ -180,7 +187,7 @@ def write_linear_dng(image: Image, path: Path) -> None:
     """
     if image.layout is not Layout.RGB:
         raise UsageError("only an RGB picture can be written as a linear DNG")
-    samples, black, white = _samples(image.to_linear().pixels.permute(1, 2, 0), 0.0)
+    samples, black, white = _samples(image.to_linear().pixels.permute(1, 2, 0), 0.0, 65535)
     height, width, _ = samples.shape
     tags: list[_Tag] = [
         (50713, _SHORT, 2, (1, 1), True),
@@ -189,7 +196,7 @@ def write_linear_dng(image: Image, path: Path) -> None:
         (50719, _LONG, 2, (0, 0), True),
         (50720, _LONG, 2, (width, height), True),
     ]
-    _write(path, samples, _LINEAR_RAW, tags, image.metadata, (_OPCODES_OF_RGB,))
+    _write(path, samples, _LINEAR_RAW, tags, image.metadata, (_OPCODES_OF_RGB,), {})
 
 
 def _directories(block: mmap) -> Iterator[Ifd]:
@@ -224,13 +231,13 @@ def _color_matrix(directories: Sequence[Ifd]) -> tuple[float, ...] | None:
     return tuple(calibrated.ravel().tolist())
 
 
-def _samples(values: Tensor, lowest: float) -> tuple[NDArray[np.uint16], int, int]:
-    """Return linear values as 16-bit integers, and the levels of black and white among them."""
+def _samples(values: Tensor, lowest: float, peak: int) -> tuple[NDArray[np.uint16], int, int]:
+    """Return linear values as integers up to a peak, and the levels of black and white."""
     low = max(lowest, -1.0)
     high = max(1.0, min(float(values.max()), 2.0))
-    scale = 65535 / (high - low)
+    scale = peak / (high - low)
     black, white = round(-low * scale), round((1 - low) * scale)
-    integers = torch.mul(values, white - black).add_(black).round_().clamp_(0, 65535)
+    integers = torch.mul(values, white - black).add_(black).round_().clamp_(0, peak)
     return np.ascontiguousarray(integers.numpy(), np.uint16), black, white
 
 
@@ -241,6 +248,7 @@ def _write(
     tags: list[_Tag],
     metadata: Metadata,
     opcodes: tuple[int, ...],
+    compression: dict[str, Any],
 ) -> None:
     height, width = samples.shape[:2]
     source = _source_tags(metadata)
@@ -278,6 +286,7 @@ def _write(
         extratags=tags,
         metadata=None,
         software="restorekit",
+        **compression,
     )
     exif = metadata.exif or exif_of_shot(metadata.iso, metadata.exposure_time)
     if exif:
@@ -295,6 +304,15 @@ def _state_planar_configuration(path: Path) -> None:
         file.write(write_ifd(ifd | {284: short(1)}, end, order, following))
         file.seek(4)
         file.write(struct.pack(order + "I", end))
+
+
+def _lossless(height: int, width: int) -> dict[str, Any]:
+    """Return settings of tiles no larger than the picture, which LibRaw would decode wrongly."""
+    return {
+        "compression": "jpeg",
+        "compressionargs": {"lossless": True, "bitspersample": 16},
+        "tile": tuple(min(_TILE, max(side // 16 * 16, 16)) for side in (height, width)),
+    }
 
 
 def _source_tags(metadata: Metadata) -> DngTags:

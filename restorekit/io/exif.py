@@ -9,13 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 MAKE, MODEL, ORIENTATION, ARTIST, COPYRIGHT = 271, 272, 274, 315, 33432
 EXIF_IFD, GPS_IFD, INTEROPERABILITY_IFD = 34665, 34853, 40965
-EXPOSURE_TIME, ISO, MAKER_NOTE = 33434, 34855, 37500
+EXPOSURE_TIME, F_NUMBER, ISO, MAKER_NOTE = 33434, 33437, 34855, 37500
+TAKEN, TAKEN_FRACTION = 36867, 37521
 DESCRIPTION = 270
 _RESOLUTION_UNIT = 296
 _RESOLUTION = {282, 283, _RESOLUTION_UNIT}
@@ -239,6 +241,18 @@ def edit_exif(
     struct.pack_into(order + "I", edited, 4, len(edited))
     edited += write_ifd(wanted, len(edited), order)
     return bytes(edited)
+
+
+def stated_time(ifd: Ifd) -> float | None:
+    """Return when the picture of an EXIF directory was taken, in seconds by the camera's clock."""
+    text = ifd[TAKEN].text() if TAKEN in ifd else None
+    try:
+        moment = datetime.strptime(text or "", "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    fraction = ifd[TAKEN_FRACTION].text() if TAKEN_FRACTION in ifd else None
+    digits = fraction if fraction and fraction.isascii() and fraction.isdecimal() else "0"
+    return moment.timestamp() + float(f"0.{digits}")
 
 
 def stated_orientation(ifd: Ifd) -> int:

@@ -11,6 +11,7 @@ from restorekit.image import Metadata
 from restorekit.io.exif import (
     EXIF_IFD,
     EXPOSURE_TIME,
+    F_NUMBER,
     ISO,
     MAKE,
     MODEL,
@@ -21,6 +22,7 @@ from restorekit.io.exif import (
     read_ifd,
     read_sub_ifd,
     stated_orientation,
+    stated_time,
 )
 
 STRIPS = ("none", "gps", "all")
@@ -48,6 +50,8 @@ def with_exif(metadata: Metadata, exif: bytes | None) -> Metadata:
         orientation=stated_orientation(main),
         iso=_positive(shot, ISO),
         exposure_time=_positive(shot, EXPOSURE_TIME),
+        f_number=_positive(shot, F_NUMBER),
+        taken=stated_time(shot),
         make=main[MAKE].text() if MAKE in main else None,
         model=main[MODEL].text() if MODEL in main else None,
     )

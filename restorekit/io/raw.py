@@ -252,6 +252,7 @@ def _metadata(path: Path, raw: Any, tags: DngTags) -> Metadata:
         color_matrix=matrix if any(matrix) else None,
         iso=metadata.iso or (shot and shot.iso_speed) or None,
         exposure_time=metadata.exposure_time or (shot and shot.shutter_speed) or None,
+        f_number=metadata.f_number or (shot and shot.aperture) or None,
         noise=tags.noise,
     )
 

@@ -2,6 +2,8 @@
 
 from restorekit.models import kbnet as kbnet
 from restorekit.models import kbnet_l as kbnet_l
+from restorekit.models import kit as kit
+from restorekit.models import kpn as kpn
 from restorekit.models.registry import (
     Architecture,
     Batch,

@@ -1,6 +1,6 @@
 """A U-Net whose decoder attends: what AME-KPN extracts features with.
 
-AME-KPN (Zhang et al., ICASSP 2021), Sections 2.1 and 2.2; CBAM (Woo et al., ECCV 2018).
+AME-KPN (Zhang et al., ICASSP 2020), Sections 2.1 and 2.2; CBAM (Woo et al., ECCV 2018).
 """
 
 from __future__ import annotations

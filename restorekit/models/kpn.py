@@ -1,6 +1,6 @@
 """Kernel prediction networks for bursts: KPN, MKPN and AME-KPN as one network with switches.
 
-AME-KPN (Zhang et al., ICASSP 2021), Section 2; KPN (Mildenhall et al., CVPR 2018); MKPN (Marinc et
+AME-KPN (Zhang et al., ICASSP 2020), Section 2; KPN (Mildenhall et al., CVPR 2018); MKPN (Marinc et
 al., 2019). A U-Net sees all frames and predicts for every pixel of every frame a kernel, and with
 residual maps also a picture of its own and how far to trust the kernel; the frames that it makes of
 them are averaged. The compact variant works at half resolution behind a pixel-unshuffled stem on

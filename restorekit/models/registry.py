@@ -58,17 +58,28 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold training pairs: (B, C, H, W) pictures in [0, 1] and the (B, 1, H, W) noise deviation."""
+    """Hold training pairs.
+
+    Attributes:
+        degraded: (B, C, H, W) pictures.
+        clean: (B, C, H, W) truth.
+        noise_std: (B, 1, H, W) noise deviation, if known.
+        white: (B, 1, 1, 1) value of white in linear pictures; None for encoded ones, white 1.
+    """
 
     degraded: Tensor
     clean: Tensor
     noise_std: Tensor | None = None
+    white: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        std = None if self.noise_std is None else self.noise_std.to(device, non_blocking=True)
-        degraded = self.degraded.to(device, non_blocking=True)
-        return Batch(degraded, self.clean.to(device, non_blocking=True), std)
+
+        def moved(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        tensors = self.degraded, self.clean, self.noise_std, self.white
+        return Batch(*map(moved, tensors))
 
 
 Criterion = Callable[[Tensor, Tensor], Tensor]

@@ -58,7 +58,7 @@ def kinds(folder: Path) -> dict[str, TrainingPairs]:
         pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         iio.imwrite(folder / f"{number}.bmp", pixels)
     cache = PictureCache.build(find_pictures([folder]), folder / "cache")
-    degrade, every = TASKS["denoise"].degrade, tuple(range(PICTURES))
+    degrade, every = TASKS["denoise"].degradations["gaussian"], tuple(range(PICTURES))
     return {
         "clean pictures with noise": SyntheticPairs(cache, every, 0, degrade=degrade),
         "the same with mixup": SyntheticPairs(cache, every, 0, mixup=True, degrade=degrade),
@@ -73,7 +73,7 @@ def training_step(config: TrainConfig) -> Callable[[], object]:
     criterion, dtype = criterion_by_name(config.loss), torch_dtype(config.dtype)
     patch, size = config.stage(0)
     clean = torch.rand(size, model.spec.in_channels, patch, patch)
-    batch = TASKS["denoise"].degrade(clean, torch.Generator().manual_seed(0))
+    batch = TASKS["denoise"].degradations["gaussian"](clean, torch.Generator().manual_seed(0))
 
     def step() -> None:
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):

@@ -1,0 +1,186 @@
+"""Merge the frames of a burst into one picture.
+
+Frames are laid on the sharpest of them, and count where they show what it shows. Two pictures are
+made of them: the network for bursts sees all frames, and the network for single pictures denoises
+their weighted mean, told for each pixel how much noise is left in it. Where a thing moved, its own
+frame alone is left for both, so that it leaves no trail. The weaker the noise, the more the first
+picture counts, which keeps more detail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from restorekit.engine.domain import Domain, enter, measure_noise, network_passes
+from restorekit.engine.frames import Frame, by_sharpness
+from restorekit.engine.inference import Inference
+from restorekit.engine.picture import RestoreOptions, RestoreReport
+from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.engine.stack import FrameReport, Stack
+from restorekit.errors import UsageError
+from restorekit.hub import LoadedModel
+from restorekit.image import Image, Layout, NoiseProfile, Transfer
+
+_FEW_ALONE = 2e-3
+"""Share of pixels that may be without another frame before they are denoised by themselves."""
+_WEAK_NOISE, _STRONG_NOISE = 0.018, 0.25
+"""Deviation at the mean brightness up to which the network for bursts is alone, and from which on
+it would not count any more."""
+_SHARE_ALONE = 0.75
+"""Least share of the other where the reference has no second frame."""
+
+
+@dataclass(frozen=True)
+class BurstReport(RestoreReport):
+    """Say how a burst was merged.
+
+    Attributes:
+        frames: what became of each, in the order of the input.
+    """
+
+    frames: tuple[FrameReport, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Name a network and what runs it."""
+
+    loaded: LoadedModel
+    inference: Inference
+
+
+_DEFAULTS = RestoreOptions()
+_SILENT = SilentReporter()
+
+
+def merge_burst(
+    frames: Sequence[Frame],
+    model: LoadedModel,
+    denoiser: LoadedModel,
+    options: RestoreOptions = _DEFAULTS,
+    reporter: Reporter = _SILENT,
+) -> tuple[Image, BurstReport]:
+    """Merge frames that check_frames let pass into a picture like that of the reference.
+
+    Args:
+        frames: of one size, kind and camera.
+        model: network for bursts.
+        denoiser: network for single pictures.
+        options: how; model, strength and crop are not looked at.
+        reporter: told of the frames and the tiles.
+
+    Raises:
+        DecodeError: a frame cannot be read any more.
+        UsageError: a model does not fit the frames.
+        UnavailableError: the named device is not there.
+        MemoryExhaustedError: memory ran out after every fallback.
+    """
+    most = model.model.spec.frames
+    if most < 2:
+        raise UsageError(f"{model.card.name} is a model for single pictures; choose another")
+    first, *others = by_sharpness(frames)
+    reference = frames[first]
+    image = reference.load()
+    given = reference.noise if image.layout is Layout.BAYER else options.noise
+    stack = Stack(image, reference, most)
+    stated = (reference.noise.shot, reference.noise.read)
+    reports = {first: FrameReport(reference.name, "reference", noise=stated)}
+    reporter.start(len(others), "frames")
+    for index in others:
+        reports[index] = stack.add(frames[index])
+        reporter.advance()
+    reporter.finish()
+    merging, denoising = (
+        _Network(each, Inference(each.model, options.device, options.dtype, options.tile, reporter))
+        for each in (model, denoiser)
+    )
+    mean, left = stack.mean()
+    alone = stack.alone()
+    pixels = _denoised(image, mean, left, denoising, given)
+    if float(alone.mean()) > _FEW_ALONE:
+        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
+        pixels = torch.lerp(pixels, single, alone)
+    if stack.count > 1:
+        share = _share_of_mean(stack)
+        stack.fill(torch.lerp(stack.pixels, pixels, share))
+        shares = (alone * _SHARE_ALONE).clamp_min(share)
+        pixels = torch.lerp(_merged(image, stack, merging), pixels, shares)
+    inferences = (denoising.inference, merging.inference)
+    report = BurstReport(
+        device=str(merging.inference.device),
+        dtype=str(merging.inference.dtype).removeprefix("torch."),
+        tile=merging.inference.tile,
+        fallbacks=tuple(step for inference in inferences for step in inference.fallbacks),
+        noise=reference.noise,
+        seconds_model=sum(inference.seconds for inference in inferences),
+        frames=tuple(reports[index] for index in range(len(frames))),
+    )
+    return _finished(image, pixels, reference.noise, float(left.mean())), report
+
+
+def _denoised(
+    image: Image,
+    mean: Tensor,
+    left: Tensor,
+    network: _Network,
+    given: float | NoiseProfile | None,
+) -> Tensor:
+    """Return what a network for single pictures makes of a mean of frames.
+
+    Args:
+        image: the reference.
+        mean: (C, H, W) linear.
+        left: (H, W) share of the variance of the reference in it.
+        network: that is told the noise.
+        given: noise of the reference, or None to measure it.
+
+    Returns:
+        (C, H, W) linear.
+    """
+    entered = replace(image.to_linear(), pixels=mean)
+    if image.transfer is Transfer.SRGB:
+        entered = entered.to_srgb()
+    noise = measure_noise(image, network.loaded.model.spec, given)
+    domain = enter(entered, network.loaded.card, noise)
+    noise_std = None if domain.noise_std is None else domain.noise_std * left.sqrt()[None]
+    results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
+    pixels = entered.with_pixels(domain.leave(results)).to_linear().pixels
+    if isinstance(noise, NoiseProfile):
+        # The way back expects the noise of one frame in the mean of its roots.
+        pixels -= noise.shot / 4 * (1 - left)
+    return pixels
+
+
+def _merged(image: Image, stack: Stack, network: _Network) -> Tensor:
+    """Return what a network for bursts makes of all frames, (C, H, W) linear."""
+    passes = network_passes(image.layout, network.loaded.card)
+    noise, channels = stack.noise, len(stack.pixels)
+    values = stack.values.flatten(0, 1)
+    results = []
+    for planes in passes:
+        seen = [channels * frame + plane for frame in range(stack.count) for plane in planes]
+        signal = stack.pixels[list(planes)].clamp_min(0).mean(0, keepdim=True)
+        noise_std = (noise.shot * signal + noise.read**2).sqrt()
+        results.append(network.inference.run(values, seen, noise_std))
+    return Domain(stack.pixels, None, passes, image).leave(results)
+
+
+def _share_of_mean(stack: Stack) -> float:
+    """Return how far the denoised mean counts, by the noise at the mean brightness."""
+    noise, level = stack.noise, float(stack.pixels.mean().clamp_min(0))
+    deviation = (noise.shot * level + noise.read**2) ** 0.5
+    share = math.log(deviation / _WEAK_NOISE) / math.log(_STRONG_NOISE / _WEAK_NOISE)
+    return min(max(share, 0.0), 1.0)
+
+
+def _finished(image: Image, pixels: Tensor, noise: NoiseProfile, left: float) -> Image:
+    """Return the picture of linear pixels, like the reference, with the noise left of it."""
+    profile = NoiseProfile(noise.shot * left, noise.read * left**0.5)
+    metadata = replace(image.metadata, noise=profile, bit_depth=16)
+    merged = replace(image.to_linear(), pixels=pixels, metadata=metadata)
+    return merged if image.transfer is Transfer.LINEAR else merged.to_srgb()

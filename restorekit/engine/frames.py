@@ -1,0 +1,243 @@
+"""The frames of a burst: which files make one, what each is, and whether they fit together."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from restorekit.engine.domain import LEAST_SHOT, mosaic_noise
+from restorekit.errors import DecodeError, UsageError
+from restorekit.image import Image, Layout, Metadata, NoiseProfile
+from restorekit.io import read_metadata
+from restorekit.ops.agreement import blurred
+from restorekit.ops.color import anscombe
+from restorekit.ops.noise import effective_noise_std, estimate_noise_profile, estimate_noise_std
+
+MOST_STOPS = 0.3
+_PAUSE = 2.0
+_SHOT_OF_ENCODED = 4.5
+_READ_OF_ENCODED = 1 / 12.92
+"""The slope of the sRGB curve turns a deviation s of encoded values into about this linear noise:
+variance 4.5 s**2 x, and s / 12.92 in black."""
+_LEAST_ENCODED = 0.5 / 255
+_LAPLACIAN = torch.tensor(((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0)))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """State what a frame of a burst is; its pixels are read again when they are needed.
+
+    Attributes:
+        name: of its file, for messages.
+        load: reads it.
+        layout: of its planes.
+        size: width and height of the picture.
+        metadata: what its file says.
+        noise: in linear light.
+        sharpness: more is sharper, among frames of equal noise.
+    """
+
+    name: str
+    load: Callable[[], Image]
+    layout: Layout
+    size: tuple[int, int]
+    metadata: Metadata
+    noise: NoiseProfile
+    sharpness: float
+
+    @property
+    def exposure(self) -> float | None:
+        """Return time times sensitivity over the square of the f-number, if the file says so."""
+        return _exposure(self.metadata)
+
+
+def inspect_frame(
+    name: str,
+    load: Callable[[], Image],
+    noise: float | NoiseProfile | None = None,
+    like: Frame | None = None,
+) -> Frame:
+    """Read a frame and state what it is.
+
+    Args:
+        name: of its file.
+        load: reads it.
+        noise: deviation in steps of 0..255, the profile of a RAW picture, or None to measure it.
+        like: frame to compare its sharpness with; none is sharper by what is taken for its noise.
+
+    Raises:
+        DecodeError: it cannot be read, or holds infinite values or no numbers.
+        UsageError: the noise does not fit the picture.
+    """
+    image = load()
+    if not torch.stack(image.pixels.aminmax()).isfinite().all():
+        raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
+    profile = _linear_noise(name, image, noise)
+    scale = 2 if image.layout is Layout.BAYER else 1
+    return Frame(
+        name=name,
+        load=load,
+        layout=image.layout,
+        size=(scale * image.width, scale * image.height),
+        metadata=image.metadata,
+        noise=profile,
+        sharpness=_sharpness(guide(image.to_linear().pixels, like.noise if like else profile)),
+    )
+
+
+def _linear_noise(name: str, image: Image, given: float | NoiseProfile | None) -> NoiseProfile:
+    if image.layout is Layout.BAYER:
+        return mosaic_noise(image, given)
+    if isinstance(given, NoiseProfile):
+        raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
+    encoded = image.to_srgb().pixels
+    deviation = effective_noise_std(encoded) if given is None else given / 255
+    deviation = max(deviation, _LEAST_ENCODED)
+    shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
+    if given is None and deviation <= estimate_noise_std(encoded):
+        # No camera has smoothed it, so that each brightness shows its own noise.
+        shot, read = estimate_noise_profile(image.to_linear().pixels)
+    return NoiseProfile(max(shot, LEAST_SHOT), read)
+
+
+def stabilised(planes: Tensor, noise: NoiseProfile) -> Tensor:
+    """Return linear planes of any shape with noise of deviation 1 and black 0."""
+    black = float(anscombe(torch.zeros(()), noise.shot, noise.read))
+    return anscombe(planes, noise.shot, noise.read).sub_(black)
+
+
+def guide(planes: Tensor, noise: NoiseProfile) -> Tensor:
+    """Return the green of a frame with noise of deviation 1 and black 0.
+
+    Args:
+        planes: (C, H, W) linear, a packed mosaic, RGB or grey.
+        noise: of the frame.
+
+    Returns:
+        (H, W).
+    """
+    greens = planes[1:3] if len(planes) == 4 else planes[len(planes) // 2][None]
+    return stabilised(greens, noise).sum(0).div_(len(greens) ** 0.5)
+
+
+def _sharpness(plane: Tensor) -> float:
+    """Return the variance of the Laplacian at half the size."""
+    half = functional.avg_pool2d(plane[None], 2) if min(plane.shape) >= 8 else plane[None]
+    edges = functional.conv2d(blurred(half, 1.0)[None], _LAPLACIAN[None, None])
+    return float(edges.var())
+
+
+def check_frames(frames: Sequence[Frame], *, bracket: bool = False) -> None:
+    """Refuse frames that make no burst.
+
+    Args:
+        frames: all of them.
+        bracket: whether exposures may differ.
+
+    Raises:
+        UsageError: they are fewer than two, or of differing size, kind, camera or exposure.
+    """
+    if len(frames) < 2:
+        names = ", ".join(frame.name for frame in frames) or "nothing"
+        raise UsageError(f"{names}: a burst has at least two frames")
+    for trait in (_kind, _size, _camera):
+        values = [trait(frame) for frame in frames]
+        common, count = Counter(values).most_common(1)[0]
+        if count < len(frames):
+            names = ", ".join(f.name for f, v in zip(frames, values, strict=True) if v != common)
+            odd = ", ".join(sorted(set(values) - {common}))
+            raise UsageError(
+                f"{names}: {odd}, but the other frames of the burst are {common}; "
+                "leave out what does not belong to it"
+            )
+    stated = sorted((f for f in frames if f.exposure), key=lambda frame: frame.exposure or 0)
+    if stated and not bracket:
+        stops = stops_between(stated[0].metadata, stated[-1].metadata)
+        if stops > MOST_STOPS:
+            raise UsageError(
+                f"{stated[0].name} and {stated[-1].name}: their exposures differ by {stops:.1f} "
+                "stops; a burst has one exposure, unless --bracket says that it may have several"
+            )
+
+
+def _kind(frame: Frame) -> str:
+    if frame.layout is Layout.BAYER:
+        return f"RAW of a {frame.metadata.cfa} sensor"
+    return "grey" if frame.layout is Layout.GRAY else "RGB"
+
+
+def _size(frame: Frame) -> str:
+    return f"{frame.size[0]} x {frame.size[1]} pixels"
+
+
+def _camera(frame: Frame) -> str:
+    names = " ".join(filter(None, (frame.metadata.make, frame.metadata.model)))
+    return f"from {names or 'an unknown camera'}"
+
+
+def by_sharpness(frames: Sequence[Frame]) -> list[int]:
+    """Return the indices of the frames, the sharpest, which is the reference, first."""
+    return sorted(range(len(frames)), key=lambda index: -frames[index].sharpness)
+
+
+def _exposure(metadata: Metadata) -> float | None:
+    if not metadata.exposure_time or not metadata.iso:
+        return None
+    return metadata.exposure_time * metadata.iso / (metadata.f_number or 1.0) ** 2
+
+
+def stops_between(metadata: Metadata, other: Metadata) -> float:
+    """Return by how many stops the second exposure is above the first; 0 where one is unknown."""
+    first, second = _exposure(metadata), _exposure(other)
+    return math.log2(second / first) if first and second else 0.0
+
+
+def group_files(files: Sequence[Path], by: str | None) -> list[list[Path]]:
+    """Divide files into bursts.
+
+    Args:
+        files: all of them.
+        by: "folder"; "time" for pauses of over two seconds, and changes of camera or exposure,
+            between shots; or None for one burst.
+
+    Raises:
+        UsageError: a file does not say when it was taken.
+    """
+    if by is None:
+        return [list(files)]
+    if by == "folder":
+        folders: dict[Path, list[Path]] = {}
+        for file in files:
+            folders.setdefault(file.parent, []).append(file)
+        return list(folders.values())
+    shots, groups = [], []
+    for file in files:
+        try:
+            metadata = read_metadata(file)
+        except DecodeError:  # said again when the burst is read
+            groups.append([file])
+            continue
+        if metadata.taken is None:
+            raise UsageError(f"{file}: it does not say when it was taken; try --group-by folder")
+        shots.append((metadata.make or "", metadata.model or "", metadata.taken, file, metadata))
+    before: Metadata | None = None
+    for *_, file, metadata in sorted(shots, key=lambda shot: shot[:4]):
+        if before is None or not _follows(before, metadata):
+            groups.append([])
+        groups[-1].append(file)
+        before = metadata
+    return groups
+
+
+def _follows(before: Metadata, after: Metadata) -> bool:
+    """Return whether a shot belongs to the same burst as the one before it."""
+    pause = (after.taken or 0) - (before.taken or 0) - (before.exposure_time or 0)
+    same_camera = (before.make, before.model) == (after.make, after.model)
+    return same_camera and pause <= _PAUSE and abs(stops_between(before, after)) <= MOST_STOPS

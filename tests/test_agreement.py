@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import Tensor
+
+from restorekit.ops.agreement import agreement, blurred
+from restorekit.ops.alignment import Motion
+from tests.shaken import seeded, seen, texture
+
+
+def scene(channels: int = 4, contrast: float = 60.0) -> Tensor:
+    """Return a scene in units of its noise."""
+    return contrast * texture(160, 200, seed=3, channels=channels)
+
+
+def with_noise(clean: Tensor, seed: int, deviation: float = 1.0) -> Tensor:
+    return clean + deviation * torch.randn(clean.shape, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_noise_alone_is_believed(channels: int) -> None:
+    clean = scene(channels)
+    weights = agreement(with_noise(clean, 0), with_noise(clean, 1))
+    assert weights.shape == clean.shape[1:]
+    assert float(weights.min()) >= 0
+    assert float(weights.max()) <= 1
+    assert float(weights.mean()) > 0.95
+
+
+@pytest.mark.parametrize("contrast", [3.0, 10.0, 60.0])
+def test_a_thing_that_moved_is_refused_where_it_was_and_where_it_is(contrast: float) -> None:
+    base = torch.full((4, 160, 200), 20.0)
+    reference, frame = base.clone(), base.clone()
+    reference[:, 40:80, 30:70] += contrast
+    frame[:, 50:90, 110:150] += contrast
+    weights = agreement(with_noise(reference, 0), with_noise(frame, 1))
+    assert float(weights[40:80, 30:70].max()) < 0.2
+    assert float(weights[50:90, 110:150].max()) < 0.2
+    assert float(weights[120:].mean()) > 0.95
+
+
+def test_half_a_pixel_off_is_no_other_thing() -> None:
+    clean = scene()
+    moved = seen(clean / 60, Motion(shift=0.4 - 0.3j)) * 60
+    assert float(agreement(with_noise(clean, 0), with_noise(moved, 1)).mean()) > 0.9
+
+
+def test_a_little_more_light_is_no_other_thing() -> None:
+    clean = scene()
+    assert float(agreement(with_noise(clean, 0), with_noise(1.01 * clean, 1)).mean()) > 0.9
+    assert float(agreement(with_noise(clean, 0), with_noise(2 * clean, 1)).mean()) < 0.1
+
+
+def test_noise_that_was_stated_too_low_is_seen() -> None:
+    clean = torch.full((4, 160, 200), 5.0)
+    means = [
+        float(agreement(with_noise(clean, 0, std), with_noise(clean, 1, std)).mean())
+        for std in (1.0, 1.8, 6.0)
+    ]
+    assert means[0] > 0.75
+    assert means[1] > 0.65
+    assert means[2] < 0.2
+
+
+@pytest.mark.parametrize("size", [(1, 9), (7, 5), (33, 20)])
+def test_small_and_odd_pictures(size: tuple[int, int]) -> None:
+    clean = torch.full((3, *size), 20.0)
+    assert agreement(clean, clean).tolist() == torch.ones(size).tolist()
+
+
+def test_a_blur_keeps_the_mean_and_reduces_the_noise_as_stated() -> None:
+    noise = torch.randn(1, 400, 400, generator=seeded(2))
+    for deviation in (1.0, 2.5):
+        result = blurred(noise + 5, deviation)
+        assert float(result.mean()) == pytest.approx(5, abs=0.02)
+        assert float(result.std()) == pytest.approx(1 / (2 * torch.pi**0.5 * deviation), rel=0.05)

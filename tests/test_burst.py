@@ -1,0 +1,221 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restorekit.engine.burst import merge_burst
+from restorekit.engine.inference import Inference
+from restorekit.engine.picture import RestoreOptions, restore_image
+from restorekit.engine.reporter import SilentReporter
+from restorekit.errors import UsageError
+from restorekit.hub import LoadedModel, load_model
+from restorekit.image import Image, Layout, NoiseProfile, Transfer
+from restorekit.metrics import psnr
+from restorekit.ops.color import linear_to_srgb
+from tests.blend_model import BlendConfig, BlendModel, identity, loaded
+from tests.burst_model import CARD, MeanConfig, MeanOfBurst, mean_of_burst
+from tests.shaken import GAINS, hand_motion, in_memory, noisy, raw, seen, texture
+
+CPU = RestoreOptions(device="cpu", dtype="float32")
+MARGIN = 24
+SHIFTS = (0j, 5 - 3j, -8 + 6j, 2 + 9j, -4 - 7j, 11 + 1j, -6 + 2j, 7 - 10j, 3 + 3j, -2 - 5j, 9j, -9)
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> LoadedModel:
+    return load_model("kbnet_xs.gaussian")
+
+
+def clean_frames(scene: Tensor, count: int) -> list[Tensor]:
+    """Return what shaking hands see of a (C, H, W) scene, the first frame still."""
+    height, width = (side - 2 * MARGIN for side in scene.shape[1:])
+    motions = [hand_motion(height, width, shift, shift.real / 30) for shift in SHIFTS[:count]]
+    return [seen(scene, motion, MARGIN) for motion in motions]
+
+
+def shots(frames: Sequence[Tensor], noise: NoiseProfile, **metadata: object) -> list[Image]:
+    return [raw(noisy(f, noise, seed), noise, **metadata) for seed, f in enumerate(frames)]
+
+
+def encoded_psnr(planes: Tensor, truth: Tensor) -> float:
+    return psnr(linear_to_srgb(planes.clamp(0, 1)), linear_to_srgb(truth))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 12])
+def test_bursts_of_all_lengths_are_merged(count: int) -> None:
+    clean = clean_frames(texture(240, 280, seed=1, channels=4), count)
+    frames = in_memory(shots(clean, GAINS[1]), reference=0)
+    model = mean_of_burst()
+    merged, report = merge_burst(frames, model, identity(), CPU)
+    used = min(count, 8)
+    states = [frame.status for frame in report.frames]
+    assert states.count("reference") == 1
+    assert states[0] == "reference"
+    assert states.count("merged") == used - 1
+    assert states.count("unneeded") == count - used
+    assert model.model.counts == {used}  # type: ignore[union-attr]
+    middle = (slice(None), slice(20, -20), slice(20, -20))
+    noise, left = (p[middle] - clean[0][middle] for p in (frames[0].load().pixels, merged.pixels))
+    # Two frames count for half, see what becomes of a moving thing.
+    assert float(left.std()) < float(noise.std()) * (0.85 if count == 2 else 1.25 / used**0.5)
+    assert merged.metadata.noise is not None
+    assert merged.metadata.noise.shot == pytest.approx(GAINS[1].shot / used, rel=0.15)
+    assert merged.metadata.noise.read == pytest.approx(GAINS[1].read / used**0.5, rel=0.1)
+
+
+def test_the_report_tells_how_each_frame_lies() -> None:
+    clean = clean_frames(texture(240, 280, seed=2, channels=4), 4)
+    _, report = merge_burst(in_memory(shots(clean, GAINS[0]), 0), mean_of_burst(), identity(), CPU)
+    assert report.frames[0].shift is None
+    for frame, shift in zip(report.frames[1:], SHIFTS[1:], strict=False):
+        assert frame.shift == pytest.approx((2 * shift.real, 2 * shift.imag), abs=0.5)
+        assert frame.rotation == pytest.approx(shift.real / 30, abs=0.1)
+        assert frame.inliers is not None
+        assert frame.inliers > 0.5
+        assert frame.weight is not None
+        assert 0.6 < frame.weight <= 1
+        assert frame.stops == 0
+        assert frame.noise == (GAINS[0].shot, GAINS[0].read)
+        assert frame.reason is None
+
+
+def test_an_unrelated_frame_is_rejected_and_named() -> None:
+    clean = clean_frames(texture(240, 280, seed=3, channels=4), 3)
+    stranger = texture(240 - 2 * MARGIN, 280 - 2 * MARGIN, seed=4, channels=4)
+    frames = in_memory(shots([*clean, stranger], GAINS[1]), reference=0)
+    model = mean_of_burst()
+    merged, report = merge_burst(frames, model, identity(), CPU)
+    rejected = report.frames[3]
+    assert (rejected.input, rejected.status) == ("3.dng", "rejected")
+    assert rejected.reason is not None
+    assert "fit the reference" in rejected.reason
+    assert model.model.counts == {3}  # type: ignore[union-attr]
+    without, _ = merge_burst(frames[:3], mean_of_burst(), identity(), CPU)
+    assert torch.equal(merged.pixels, without.pixels)
+
+
+def test_a_frame_alone_gives_the_single_frame_result(denoiser: LoadedModel) -> None:
+    pair = [texture(96, 128, seed=seed, channels=4) for seed in (5, 6)]
+    frames = in_memory(shots(pair, GAINS[2]), reference=0)
+    merged, report = merge_burst(frames, mean_of_burst(), denoiser, CPU)
+    assert [frame.status for frame in report.frames] == ["reference", "rejected"]
+    single, _ = restore_image(frames[0].load(), denoiser, CPU)
+    assert torch.equal(merged.pixels, single.pixels)
+
+
+@pytest.mark.parametrize("noise", GAINS, ids=["gain1", "gain2", "gain3", "gain4"])
+def test_what_moves_leaves_no_trail(noise: NoiseProfile, denoiser: LoadedModel) -> None:
+    scene = texture(240, 280, seed=7, channels=4)
+    thing = texture(110, 120, seed=8, channels=4) * 0.5 + 0.35
+    clean, place = [], (slice(None), slice(60, 170), slice(30, 150))
+    for number, motion in enumerate(SHIFTS[:8]):
+        view = scene.clone()
+        view[:, 60:170, 30 + 15 * number : 150 + 15 * number] = thing[:, :, : 250 - 15 * number]
+        height, width = 240 - 2 * MARGIN, 280 - 2 * MARGIN
+        clean.append(seen(view, hand_motion(height, width, motion, 0), MARGIN))
+    truth = clean[0]
+    moving = torch.zeros(240, 280, dtype=torch.bool)
+    moving[place[1:]] = True
+    moving = moving[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert float(moving.float().mean()) > 0.2
+    frames = in_memory(shots(clean, noise), reference=0)
+    merged, _ = merge_burst(frames, mean_of_burst(), denoiser, CPU)
+    single, _ = restore_image(frames[0].load(), denoiser, CPU)
+    ours, alone = (encoded_psnr(p.pixels[:, moving], truth[:, moving]) for p in (merged, single))
+    assert ours >= alone - 0.05
+    blind = torch.stack([f.load().pixels for f in frames]).mean(0)
+    assert ours > encoded_psnr(blind[:, moving], truth[:, moving]) + 3
+    whole, without = (encoded_psnr(p.pixels, truth) for p in (merged, frames[0].load()))
+    assert whole > without + 4
+
+
+def test_frames_of_a_bracket_are_brought_to_one_exposure() -> None:
+    clean = clean_frames(texture(240, 280, seed=9, channels=4), 3)
+    images = shots(clean, GAINS[0], iso=100.0, exposure_time=0.01)
+    brighter = noisy((2 * clean[1]).clamp(max=1), GAINS[0], 1).clamp(max=1)
+    longer = raw(brighter, GAINS[0], iso=100.0, exposure_time=0.02)
+    clipped = 2 * clean[1] >= 1
+    assert 0.02 < float(clipped.float().mean()) < 0.5
+    frames = in_memory([images[0], longer, images[2]], reference=0)
+    merged, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    assert [frame.stops for frame in report.frames] == [None, pytest.approx(1), 0]
+    assert report.frames[1].status == "merged"
+    middle = (slice(None), slice(20, -20), slice(20, -20))
+    assert float((merged.pixels - clean[0])[middle].mean().abs()) < 2e-3
+
+
+@pytest.mark.parametrize("layout", [Layout.RGB, Layout.GRAY])
+def test_rgb_and_grey_frames_stay_what_they_are(layout: Layout, denoiser: LoadedModel) -> None:
+    channels = 3 if layout is Layout.RGB else 1
+    clean = clean_frames(texture(300, 340, seed=10, channels=channels), 4)
+    images = [
+        Image(noisy(frame, GAINS[1], seed), Transfer.LINEAR, layout).to_srgb()
+        for seed, frame in enumerate(clean)
+    ]
+    metadata = replace(images[0].metadata, icc_profile=b"profile", orientation=6)
+    images[0] = replace(images[0], metadata=metadata, alpha=torch.rand(1, *clean[0].shape[1:]))
+    merged, report = merge_burst(in_memory(images, 0), mean_of_burst(), denoiser, CPU)
+    assert (merged.layout, merged.transfer) == (layout, Transfer.SRGB)
+    assert merged.metadata.icc_profile == b"profile"
+    assert merged.metadata.orientation == 6
+    assert merged.metadata.bit_depth == 16
+    assert merged.alpha is images[0].alpha
+    assert [frame.status for frame in report.frames].count("merged") == 3
+    truth = linear_to_srgb(clean[0])
+    assert psnr(merged.pixels, truth) > psnr(images[0].pixels, truth) + 4
+
+
+def test_a_colour_network_sees_the_planes_of_each_frame_together() -> None:
+    model = LoadedModel(MeanOfBurst(MeanConfig(channels=3)).eval(), replace(CARD, layout="rgb"))
+    clean = clean_frames(texture(200, 240, seed=11, channels=4), 3)
+    frames = in_memory(shots(clean, GAINS[1]), reference=0)
+    colour, _ = merge_burst(frames, model, identity(), CPU)
+    grey, _ = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    torch.testing.assert_close(colour.pixels, grey.pixels)
+
+
+def test_the_network_is_told_the_noise_of_the_reference() -> None:
+    model = mean_of_burst()
+    clean = clean_frames(texture(160, 160, seed=12, channels=4), 2)
+    frames = in_memory(shots(clean, GAINS[2]), reference=0)
+    merge_burst(frames, model, identity(), CPU)
+    reference = frames[0].load().pixels
+    expected = (GAINS[2].shot * reference.clamp_min(0) + GAINS[2].read ** 2).sqrt()
+    for plane, told in zip(expected, model.model.noise[-4:], strict=True):  # type: ignore[union-attr, arg-type]
+        torch.testing.assert_close(told[0, 0], plane)
+
+
+def test_a_noise_map_is_cut_as_the_picture_is() -> None:
+    class NoiseAsPicture(BlendModel):
+        def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+            assert noise_std is not None
+            smooth = F.avg_pool2d(noise_std, 3, 1, 1)
+            return degraded + smooth
+
+    values, noise = torch.rand(3, 70, 90), torch.rand(1, 70, 90)
+    results = []
+    for tile in (128, 48):
+        network = NoiseAsPicture(BlendConfig())
+        inference = Inference(network, "cpu", "float32", tile, SilentReporter())
+        results.append(inference.run(values, (0, 1, 2), noise))
+    middle = F.avg_pool2d(noise, 3, 1, 1)[0, 1:-1, 1:-1]
+    torch.testing.assert_close(results[0][:, 1:-1, 1:-1], (values[:, 1:-1, 1:-1] + middle))
+    torch.testing.assert_close(results[1][:, 1:-1, 1:-1], results[0][:, 1:-1, 1:-1])
+
+
+def test_tiles_do_not_show() -> None:
+    clean = clean_frames(texture(240, 280, seed=13, channels=4), 3)
+    frames = in_memory(shots(clean, GAINS[1]), reference=0)
+    whole, _ = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    tiled, report = merge_burst(frames, mean_of_burst(), identity(), replace(CPU, tile=64))
+    assert report.tile == 64
+    torch.testing.assert_close(tiled.pixels, whole.pixels)
+
+
+def test_a_model_for_single_pictures_is_refused() -> None:
+    frames = in_memory(shots([texture(64, 64, seed=14, channels=4)] * 2, GAINS[0]))
+    with pytest.raises(UsageError, match="single pictures"):
+        merge_burst(frames, loaded(BlendModel(BlendConfig())), identity(), CPU)
