@@ -26,7 +26,7 @@ from restorekit.engine.protocols import Level, Sample, find_sources, read_sample
 from restorekit.engine.published import published
 from restorekit.engine.report import json_rows, markdown, results_csv, rows_csv, table
 from restorekit.engine.results import LOG_FILE
-from restorekit.errors import NoInputError, RestorekitError, UnavailableError, UsageError
+from restorekit.errors import NoInputError, RestorekitError, UsageError
 from restorekit.hub import LoadedModel, load_model
 from restorekit.metrics import PROTOCOLS
 from tests.toy import Toy, ToyConfig, save_toy
@@ -256,7 +256,6 @@ def test_a_stopped_run_keeps_what_it_finished(photos: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("protocol", [COLOUR, GREY])
 def test_non_local_means_removes_noise(photos: Path, protocol: Any) -> None:
-    pytest.importorskip("cv2", reason="needs the extra `classic`")
     none, nlm = (baseline(name, protocol) for name in ("none", "nlm"))
     rows = evaluate([none, nlm], protocol, photos, [25]).rows
     assert rows[1].psnr > rows[0].psnr + 3
@@ -264,7 +263,6 @@ def test_non_local_means_removes_noise(photos: Path, protocol: Any) -> None:
 
 
 def test_non_local_means_measures_noise_of_pairs(tmp_path: Path) -> None:
-    pytest.importorskip("cv2", reason="needs the extra `classic`")
     clean = np.tile(np.linspace(60, 180, 64)[None, :, None], (64, 1, 3))
     noise = np.random.default_rng(0).normal(0, 20, clean.shape)
     save(tmp_path / "clean" / "a.png", clean.round())
@@ -274,14 +272,11 @@ def test_non_local_means_measures_noise_of_pairs(tmp_path: Path) -> None:
     assert nlm.psnr > none.psnr + 3
 
 
-def test_baselines_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="no method 'bm3d'"):
         baseline("bm3d", COLOUR)
     with pytest.raises(UsageError, match="no meaning for gopro"):
         baseline("nlm", PROTOCOLS["gopro"])
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(UnavailableError, match=r"restorekit\[classic\]"):
-        baseline("nlm", COLOUR)
 
 
 def test_lpips_where_its_package_is_present(

@@ -66,7 +66,7 @@ def test_the_burst_is_one_and_gains_over_a_frame(tmp_path: Path) -> None:
     plain, _, burst = importlib.import_module("measure_burst").main(
         str(save_mean_of_burst(tmp_path))
     )
-    assert burst >= plain + 5
+    assert burst >= plain + 4
     files = sorted((EXAMPLES / "burst").glob("*.dng"))
     assert group_files(files, "time") == [files]
     assert sum(file.stat().st_size for file in files) < 3e6

@@ -2,9 +2,9 @@
 
 Frames are laid on the sharpest of them, and count where they show what it shows. Two pictures are
 made of them: the network for bursts sees all frames, and the network for single pictures denoises
-their weighted mean, told for each pixel how much noise is left in it. Where a thing moved, its own
-frame alone is left for both, so that it leaves no trail. The weaker the noise, the more the first
-picture counts, which keeps more detail.
+their weighted mean, told for each pixel how much noise is left in it. The stronger the noise, the
+more the second counts. Where a thing moved, the single-frame result of the reference stands alone,
+so that it leaves no trail.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ _FEW_ALONE = 2e-3
 _WEAK_NOISE, _STRONG_NOISE = 0.018, 0.25
 """Deviation at the mean brightness up to which the network for bursts is alone, and from which on
 it would not count any more."""
-_SHARE_ALONE = 0.75
-"""Least share of the other where the reference has no second frame."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,9 @@ def merge_burst(
         single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
         pixels = torch.lerp(pixels, single, alone)
     if stack.count > 1:
-        share = _share_of_mean(stack)
+        share = alone.clamp_min(_share_of_mean(stack))
         stack.fill(torch.lerp(stack.pixels, pixels, share))
-        shares = (alone * _SHARE_ALONE).clamp_min(share)
-        pixels = torch.lerp(_merged(image, stack, merging), pixels, shares)
+        pixels = torch.lerp(_merged(image, stack, merging), pixels, share)
     inferences = (denoising.inference, merging.inference)
     report = BurstReport(
         device=str(merging.inference.device),

@@ -16,7 +16,7 @@ from restorekit.engine.domain import enter, measure_noise
 from restorekit.engine.inference import Inference
 from restorekit.engine.protocols import Sample
 from restorekit.engine.reporter import Reporter, SilentReporter
-from restorekit.errors import RestorekitError, UnavailableError, UsageError
+from restorekit.errors import RestorekitError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.metrics import Protocol
 from restorekit.models.complexity import Complexity, count_macs
@@ -221,7 +221,6 @@ def baseline(name: str, protocol: Protocol) -> Method:
 
     Raises:
         UsageError: no such baseline, or one that does not fit the task.
-        UnavailableError: OpenCV is not installed.
     """
     if name == "none":
         return Method("none", "", lambda sample: Restored(sample.degraded.pixels, 0.0))
@@ -232,12 +231,6 @@ def baseline(name: str, protocol: Protocol) -> Method:
     if name == "mean" or protocol.task != "denoise":
         kind = "is made of the frames of a burst" if name == "mean" else "removes noise"
         raise UsageError(f"{name} {kind} and has no meaning for {protocol.name}")
-    try:
-        import cv2 as cv2
-    except ImportError:
-        raise UnavailableError(
-            "nlm needs OpenCV; install it by: pip install 'restorekit[classic]'"
-        ) from None
     return Method("nlm", "", non_local_means, dtype="uint8")
 
 
