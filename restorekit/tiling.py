@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restorekit.ops.mirror import mirrored
+
 WINDOW = 96
 _SAMPLED_SHARE = 0.05
 _FEWEST_WINDOWS = 16
@@ -151,16 +153,9 @@ def cut(pixels: Tensor, box: Box) -> Tensor:
     inside = pixels[:, box.y : box.y + box.height, box.x : box.x + box.width]
     if inside.shape[-2:] == (box.height, box.width):
         return inside
-    rows = _mirrored(box.y, box.height, height)
-    columns = _mirrored(box.x, box.width, width)
+    rows = mirrored(torch.arange(box.y, box.y + box.height), height)
+    columns = mirrored(torch.arange(box.x, box.x + box.width), width)
     return pixels[:, rows[:, None], columns]
-
-
-def _mirrored(start: int, length: int, size: int) -> Tensor:
-    """Return positions that run to and fro between the ends of a side."""
-    period = max(2 * (size - 1), 1)
-    positions = torch.arange(start, start + length) % period
-    return torch.minimum(positions, period - positions)
 
 
 class Blend:

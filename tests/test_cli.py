@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import imageio.v3 as iio
 import numpy as np
@@ -15,6 +14,7 @@ from rich.progress import Progress
 
 from restorekit.cli import main as entry
 from restorekit.cli.progress import BarReporter, PlainReporter
+from tests.command import Result
 from tests.mosaic import scene, write_mosaic
 from tests.toy import save_toy
 
@@ -38,16 +38,6 @@ RECORD_KEYS = {
     "psf",
     "warnings",
 }
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Run = Callable[..., Result]

@@ -1,7 +1,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import rawpy
@@ -12,6 +11,7 @@ from restorekit.image import Image, Layout, Transfer
 from restorekit.io import read_image, write_image
 from restorekit.io.dng import read_dng_tags, write_cfa_dng
 from tests.burst_model import save_mean_of_burst
+from tests.command import Result
 from tests.shaken import GAINS, hand_motion, noisy, raw, seen, texture
 from tests.test_frames import write_shot
 
@@ -26,16 +26,6 @@ FRAME_KEYS = {
     "stops",
     "noise",
 }
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Burst = Callable[..., Result]

@@ -2,7 +2,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import imageio.v3 as iio
 import numpy as np
@@ -11,15 +11,9 @@ import pytest
 from restorekit.cli import main as entry
 from restorekit.cli.evaluate import ProtocolName
 from restorekit.metrics import PROTOCOLS
+from tests.command import Result
 from tests.tiny_model import save_tiny
 from tests.toy import save_toy
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
 
 Run = Callable[..., Result]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from restorekit.cli.options import Device, Dtype, Offline
 from restorekit.cli.output import plain, quiet_pipe, say, write_json, write_line
 from restorekit.cli.progress import reporting
 from restorekit.errors import OutputError, UsageError
@@ -31,7 +32,6 @@ ProtocolName = Literal[
     "burst-unaligned",
 ]
 TableFormat = Literal["human", "markdown", "csv", "json"]
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 def evaluate(
@@ -95,8 +95,8 @@ def evaluate(
             help="Of models that match patches: rounds of hashing, one row for each number.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the network.")] = "float32",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     tile: Annotated[
         int | None,
         typer.Option(
@@ -124,7 +124,7 @@ def evaluate(
             help="Log finished pictures there; the same command goes on after a stop.",
         ),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
 ) -> None:
     """Measure models by a paper's protocol, beside its published numbers.

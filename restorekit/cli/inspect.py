@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from restorekit.cli.options import Device, Offline
 from restorekit.cli.output import write_line
 from restorekit.cli.restore import parse_crop
 from restorekit.errors import OutputError, UsageError
@@ -47,8 +48,8 @@ def inspect(
             help="Where to write; beside the picture as NAME_inspect.png without it.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
 ) -> None:
     """Show which patches KiT matches, or which kernels KBNet mixes where.
 

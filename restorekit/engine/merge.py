@@ -22,7 +22,7 @@ from restorekit.engine.records import (
 )
 from restorekit.engine.reporter import NamingReporter, Reporter
 from restorekit.engine.stack import FrameReport
-from restorekit.errors import DecodeError, OutputError
+from restorekit.errors import DecodeError
 from restorekit.hub import load_model
 from restorekit.io.atomic import remove_stale
 from restorekit.tasks import TASKS
@@ -59,14 +59,7 @@ def plan_bursts(jobs: Sequence[BurstJob], output: OutputOptions) -> Iterator[Bur
     """Yield the record that each burst would have as far as names tell, and touch nothing."""
     targets = Targets((source for job in jobs for source in job.sources), output.on_exist)
     for job in jobs:
-        record = _record(job, "planned")
-        try:
-            target = targets.choose(job.target)
-        except OutputError as error:
-            yield failed(record, error)
-        else:
-            named = replace(record, status="skipped")
-            yield named if target is None else replace(record, output=str(target))
+        yield targets.plan(_record(job, "planned"))
 
 
 def merge_files(

@@ -124,6 +124,16 @@ class Targets:
         self._taken.add(target.resolve())
         return target
 
+    def plan(self, record: Record) -> Record:
+        """Return the record that an input would have as far as names tell."""
+        try:
+            target = self.choose(Path(record.output))
+        except OutputError as error:
+            return failed(record, error)
+        if target is None:
+            return replace(record, status="skipped")
+        return replace(record, output=str(target))
+
 
 def _identity(path: Path) -> tuple[int, int] | Path:
     """Return what two names of one file have in common."""

@@ -22,7 +22,6 @@ from restorekit.engine.records import (
     noise_numbers,
 )
 from restorekit.engine.reporter import NamingReporter, Reporter
-from restorekit.errors import OutputError
 from restorekit.hub import LoadedModel, bundled_cards, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
@@ -54,14 +53,7 @@ def plan_files(jobs: Sequence[Job], output: OutputOptions) -> Iterator[FileRecor
     """Yield the record that each file would have as far as its names tell, and touch nothing."""
     targets = Targets((job.source for job in jobs), output.on_exist)
     for job in jobs:
-        record = FileRecord(str(job.source), str(job.target), status="planned")
-        try:
-            target = targets.choose(job.target)
-        except OutputError as error:
-            yield failed(record, error)
-        else:
-            named = replace(record, status="skipped")
-            yield named if target is None else replace(record, output=str(target))
+        yield targets.plan(FileRecord(str(job.source), str(job.target), status="planned"))
 
 
 def restore_files(

@@ -127,3 +127,14 @@ def pad_mirrored(picture: Tensor, multiple: int) -> Tensor:
     box = Box(0, 0, height + -height % multiple, width + -width % multiple)
     mirrored = cut(picture.flatten(0, 1), box)
     return mirrored.view(batch, channels, box.height, box.width)
+
+
+def with_noise_map(degraded: Tensor, noise_std: Tensor | None) -> Tensor:
+    """Return (B, C + 1, H, W): a picture and, as its last plane, the deviation of its noise.
+
+    Raises:
+        ValueError: there is no deviation.
+    """
+    if noise_std is None:
+        raise ValueError("this network needs the noise deviation of its input")
+    return torch.cat((degraded, noise_std.expand_as(degraded[:, :1])), 1)

@@ -32,6 +32,7 @@ from restorekit.models.blocks import (
     pad,
     pad_mirrored,
     simple_gate,
+    with_noise_map,
 )
 from restorekit.models.registry import (
     ModelSpec,
@@ -315,11 +316,7 @@ class KBNetXS(RestorationModel):
         Raises:
             ValueError: the network was trained with a noise map and none is given.
         """
-        planes = degraded
-        if self.config.noise_map:
-            if noise_std is None:
-                raise ValueError("this network needs the noise deviation of its input")
-            planes = torch.cat((degraded, noise_std.expand_as(degraded[:, :1])), 1)
+        planes = with_noise_map(degraded, noise_std) if self.config.noise_map else degraded
         packed = F.pixel_unshuffle(pad_mirrored(planes, self.spec.multiple_of), 2)
         packed = packed.contiguous(memory_format=torch.channels_last)
         residual = F.pixel_shuffle(self.tail(self.body(self.stem(packed))), 2)

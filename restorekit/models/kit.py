@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restorekit.errors import ConfigError
-from restorekit.models.blocks import LayerNorm, pad_mirrored
+from restorekit.models.blocks import LayerNorm, pad_mirrored, with_noise_map
 from restorekit.models.registry import (
     ModelSpec,
     NoiseInput,
@@ -242,11 +242,7 @@ class KiT(RestorationModel):
         Raises:
             ValueError: the network was trained with a noise map and none is given.
         """
-        planes = degraded
-        if self.config.noise_map:
-            if noise_std is None:
-                raise ValueError("this network needs the noise deviation of its input")
-            planes = torch.cat((degraded, noise_std.expand_as(degraded[:, :1])), 1)
+        planes = with_noise_map(degraded, noise_std) if self.config.noise_map else degraded
         scale = self.config.unshuffle
         padded = pad_mirrored(planes, scale << len(self.downs))
         packed = F.pixel_unshuffle(padded, scale).contiguous(memory_format=torch.channels_last)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from restorekit.ops.mirror import mirrored
+
 
 def transfer_function(psf: Tensor, height: int, width: int) -> Tensor:
     """Return the spectrum by which a point spread function multiplies that of a picture.
@@ -79,18 +81,11 @@ def close_seam(pixels: Tensor, height: int, width: int) -> Tensor:
 def _close_seam(pixels: Tensor, dim: int, length: int) -> Tensor:
     size = pixels.shape[dim]
     steps = torch.arange(length - size)
-    ends = (_mirrored(places, size) for places in (size + steps, steps - len(steps)))
+    ends = (mirrored(places, size) for places in (size + steps, steps - len(steps)))
     last, first = (pixels.index_select(dim, places) for places in ends)
     share = 0.5 - 0.5 * torch.cos(torch.pi * (steps + 0.5) / len(steps))
     share = share.to(pixels.dtype).view(-1, *(1 for _ in range(-1 - dim)))
     return torch.cat((pixels, last.lerp(first, share)), dim)
-
-
-def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Return positions that run to and fro between the ends of a side."""
-    period = max(2 * (size - 1), 1)
-    places = places % period
-    return torch.minimum(places, period - places)
 
 
 def fast_length(length: int) -> int:
