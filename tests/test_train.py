@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
 
+from restorekit.engine.evaluate import evaluate
+from restorekit.engine.methods import network
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.train import CHECKPOINT_FILE, train
 from restorekit.engine.training_log import LOG_FILE
-from restorekit.errors import ConfigError, RestorekitError
+from restorekit.errors import ConfigError, NoInputError, RestorekitError
 from restorekit.hub import load_model
+from restorekit.metrics import PROTOCOLS
 from tests.pair_folders import LAYOUTS, lay_out
 
 TINY = {
@@ -268,6 +271,34 @@ def test_a_start_with_other_inputs_lends_what_fits(photographs: Path, tmp_path: 
     other = {**TINY["config"], "width": 12}
     with pytest.raises(ConfigError, match="does not fit this architecture"):
         train(config(photographs, tmp_path / "other", start=start, config=other))
+
+
+def test_a_named_protocol_measures_the_averaged_weights(photographs: Path, tmp_path: Path) -> None:
+    settings = {"protocol": "gaussian-colour", "validation_data": str(photographs), "validation_sigma": (25,)}
+    result = train(config(photographs, tmp_path / "run", **settings))
+    assert list(result.validation_psnr) == ["gaussian-colour sigma 25"]
+    measured = evaluate(
+        [network(load_model(str(tmp_path / "run")), device="cpu", dtype="bfloat16")],
+        PROTOCOLS["gaussian-colour"],
+        photographs,
+        [25],
+    )
+    found = result.validation_psnr["gaussian-colour sigma 25"]
+    assert found == pytest.approx(measured.rows[0].psnr, abs=1e-4)
+
+
+def test_a_protocol_without_its_pictures_ends_before_training(
+    photographs: Path, tmp_path: Path
+) -> None:
+    settings = {"protocol": "gaussian-colour", "validation_data": str(tmp_path / "nowhere")}
+    with pytest.raises(NoInputError, match="nowhere"):
+        train(config(photographs, tmp_path / "run", **settings))
+    for wrong, said in (
+        ({"validation_data": "x"}, "needs a protocol"),
+        ({"protocol": "gopro"}, "denoise has no protocol 'gopro'; known: gaussian-colour"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config(photographs, tmp_path / "run", **wrong)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

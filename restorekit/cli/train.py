@@ -21,6 +21,9 @@ def train(
     data: Annotated[
         list[Path] | None, typer.Option(help="Folder of clean pictures, or of pairs.")
     ] = None,
+    validation_data: Annotated[
+        Path | None, typer.Option(help="Folder that the recipe's protocol measures meanwhile.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.")
     ] = None,
@@ -67,6 +70,7 @@ def train(
     given = {
         "task": task,
         "data": [str(folder) for folder in data] if data else None,
+        "validation_data": None if validation_data is None else str(validation_data),
         "run": None if output is None else str(output),
         "start": start,
         "steps": steps,

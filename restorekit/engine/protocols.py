@@ -48,6 +48,12 @@ class Level:
     sigma: float | None = None
     gain: int | None = None
 
+    def __str__(self) -> str:
+        """Return the level in words, nothing for pairs."""
+        if self.gain is not None:
+            return f"gain {self.gain}"
+        return "" if self.sigma is None else f"sigma {self.sigma:g}"
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -13,6 +13,7 @@ from typing import Any
 
 from restorekit.errors import ConfigError
 from restorekit.losses import criterion_by_name
+from restorekit.metrics import PROTOCOLS
 from restorekit.models.registry import torch_dtype
 from restorekit.tasks import TASKS
 
@@ -73,6 +74,8 @@ class TrainConfig:
         holdout: every how many pictures or pairs one is kept for validation.
         validation_sigma: noise of the validation, in 0-255 units, to denoise; not for pairs.
         validation_crop: side of the validation pictures.
+        protocol: name in restorekit.metrics by which validation_data is measured.
+        validation_data: folder of the protocol, in place of what is kept back; empty for none.
         max_minutes: wall-clock limit of the whole run, 0 for none.
         finish: whether the schedule ends with the limit; else the run stays resumable.
         licence: of the weights, for the card.
@@ -118,6 +121,8 @@ class TrainConfig:
     holdout: int = 60
     validation_sigma: tuple[float, ...] = (25.0, 50.0)
     validation_crop: int = 256
+    protocol: str = ""
+    validation_data: str = ""
     max_minutes: float = 0.0
     finish: bool = False
     licence: str = ""
@@ -154,6 +159,11 @@ class TrainConfig:
             raise ConfigError("holdout must be at least 2")
         if self.finish and not self.max_minutes:
             raise ConfigError("finish needs max_minutes")
+        if self.protocol and getattr(PROTOCOLS.get(self.protocol), "task", "") != task.name:
+            known = ", ".join(name for name, p in PROTOCOLS.items() if p.task == task.name)
+            raise ConfigError(f"{task.name} has no protocol {self.protocol!r}; known: {known}")
+        if self.validation_data and not self.protocol:
+            raise ConfigError("validation_data needs a protocol to measure it by")
         criterion_by_name(self.loss)
         torch_dtype(self.dtype)
 

@@ -30,7 +30,7 @@ from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.engine.training_data import training_pairs
 from restorekit.engine.training_log import TrainingLog
 from restorekit.engine.training_model import fresh_model, training_card
-from restorekit.engine.validation import validation_psnr, validation_samples
+from restorekit.engine.validation import check_protocol, validation_scores
 from restorekit.errors import ConfigError, RestorekitError
 from restorekit.hub import ModelCard, save_model
 from restorekit.io.atomic import atomic_path
@@ -123,6 +123,7 @@ class _Trainer:
         self.folder = Path(config.run)
         self.checkpoint = self.folder / CHECKPOINT_FILE
         self.dtype = torch_dtype(config.dtype)
+        check_protocol(config)
         self.model = fresh_model(config, self.reporter).to(self.device).train()
         self.pairs = training_pairs(config, self.model.spec, processes, self.reporter)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -307,10 +308,7 @@ class _Trainer:
         if self.log is None:
             return
         model = self._averaged_model()
-        self.scores = {
-            name: round(validation_psnr(model, samples, self._precision()), 4)
-            for name, samples in validation_samples(self.pairs, self.config).items()
-        }
+        self.scores = validation_scores(model, self._card(), self.pairs, self.config)
         self.log.write(entry, self.scores)
         numbers = ", ".join(f"{value:.2f} dB" for value in self.scores.values())
         self.reporter.note(
@@ -326,7 +324,7 @@ class _Trainer:
 def _binding_settings(config: TrainConfig) -> str:
     """Return the settings that a resumed run must share, as JSON."""
     free = {"run", "cache", "data", "max_minutes", "finish", "licence", "data_note", "start"}
-    free |= {"workers", "tensorboard", "compile"}
+    free |= {"workers", "tensorboard", "compile", "protocol", "validation_data"}
     settings = dataclasses.asdict(config)
     return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
 

@@ -3,17 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from restorekit.datasets import TrainingPairs
 from restorekit.degradations import gaussian_noise
+from restorekit.engine.evaluate import evaluate
+from restorekit.engine.methods import network
+from restorekit.engine.protocols import chosen_levels, find_sources
 from restorekit.engine.recipe import TrainConfig
-from restorekit.metrics import psnr
-from restorekit.models.registry import Batch, RestorationModel
+from restorekit.hub import LoadedModel, ModelCard
+from restorekit.metrics import PROTOCOLS, psnr
+from restorekit.models.registry import Batch, RestorationModel, torch_dtype
 from restorekit.ops.color import linear_to_srgb
 from restorekit.tasks import TASKS
 from restorekit.tasks.task import Degrade
+
+
+def validation_scores(
+    model: RestorationModel, card: ModelCard, pairs: TrainingPairs, config: TrainConfig
+) -> dict[str, float]:
+    """Return the PSNR in dB of a network on the validation pictures of a run, by their names.
+
+    These are the pictures of the recipe's protocol where it has any, else those kept back.
+
+    Args:
+        model: network in evaluation mode, on its device.
+        card: of the network.
+        pairs: of the run.
+        config: of the run.
+
+    Raises:
+        NoInputError, UsageError: the protocol finds no pictures, or none that fit.
+    """
+    if config.validation_data:
+        return _protocol_scores(LoadedModel(model, card), config)
+    device, dtype = next(model.parameters()).device, torch_dtype(config.dtype)
+    precision = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    return {
+        name: round(validation_psnr(model, samples, precision), 4)
+        for name, samples in validation_samples(pairs, config).items()
+    }
+
+
+def check_protocol(config: TrainConfig) -> None:
+    """Look for the pictures of a recipe's protocol before any training.
+
+    Raises:
+        NoInputError, UsageError: there are none, or they do not fit.
+    """
+    if config.validation_data:
+        find_sources(PROTOCOLS[config.protocol], Path(config.validation_data))
+
+
+def _protocol_scores(loaded: LoadedModel, config: TrainConfig) -> dict[str, float]:
+    protocol, place = PROTOCOLS[config.protocol], next(loaded.model.parameters()).device
+    method = network(loaded, device=str(place), dtype=config.dtype)
+    sigmas = config.validation_sigma if protocol.sigmas else ()
+    rows = evaluate([method], protocol, Path(config.validation_data), sigmas).rows
+    levels = chosen_levels(protocol, sigmas)
+    return {
+        f"{protocol.name} {level}".strip(): round(row.psnr, 4)
+        for level, row in zip(levels, rows, strict=True)
+    }
 
 
 def validation_psnr(
