@@ -274,7 +274,11 @@ def test_a_start_with_other_inputs_lends_what_fits(photographs: Path, tmp_path: 
 
 
 def test_a_named_protocol_measures_the_averaged_weights(photographs: Path, tmp_path: Path) -> None:
-    settings = {"protocol": "gaussian-colour", "validation_data": str(photographs), "validation_sigma": (25,)}
+    settings = {
+        "protocol": "gaussian-colour",
+        "validation_data": str(photographs),
+        "validation_sigma": (25,),
+    }
     result = train(config(photographs, tmp_path / "run", **settings))
     assert list(result.validation_psnr) == ["gaussian-colour sigma 25"]
     measured = evaluate(

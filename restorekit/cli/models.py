@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,20 +72,24 @@ def verify(
             metavar="[MODEL]...", show_default=False, help="Models; all bundled ones without any."
         ),
     ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also restore drawn pictures and compare the PSNR.")
+    ] = False,
     output_format: Format = "human",
     offline: Offline = False,
 ) -> None:
     """Compute the sha256 of models again and compare it with their cards; exit 69 on a mismatch."""
-    from restorekit.hub import bundled_cards, fetch
+    from restorekit.hub import DRAWN_SCORE, bundled_cards, fetch
 
     references = models or list(bundled_cards())
     cards = []
     for reference in references:
         try:
-            cards.append(fetch(reference, offline=offline)[0])
+            card = fetch(reference, offline=offline)[0]
+            cards.append(_scored(reference, card, offline=offline) if scores else card)
         except UnavailableError as error:
             say(f"error: {error}")
-    _write_cards(cards, output_format)
+    _write_cards(cards, output_format, DRAWN_SCORE if scores else "")
     if failed := len(references) - len(cards):
         raise UnavailableError(f"{failed} of {len(references)} models did not pass")
 
@@ -143,10 +148,25 @@ def push(
     _write_cards([push_model(model, repository)], output_format)
 
 
-def _write_cards(cards: list[ModelCard], output_format: str) -> None:
+def _scored(reference: str, card: ModelCard, *, offline: bool) -> ModelCard:
+    """Return a card with the score on drawn pictures, after comparing the two."""
+    from restorekit.engine.quick_score import TOLERANCE, quick_score
+    from restorekit.hub import DRAWN_SCORE, load_model
+
+    score = round(quick_score(load_model(reference, offline=offline)), 2)
+    stated = card.scores.get(DRAWN_SCORE)
+    if stated is not None and abs(score - stated) > TOLERANCE:
+        raise UnavailableError(
+            f"{card.name} restores {DRAWN_SCORE} to {score:.2f} dB, its card says {stated:.2f} dB"
+        )
+    return dataclasses.replace(card, scores=card.scores | {DRAWN_SCORE: score})
+
+
+def _write_cards(cards: list[ModelCard], output_format: str, measured: str = "") -> None:
     if output_format == "json":
         write_json([card.to_json() for card in cards])
         return
     for card in cards:
         name = f"{card.repo}@{card.revision}" if card.repo else card.name
-        write_line(plain(f"{name}  sha256 {card.sha256}"))
+        score = f"  {measured} {card.scores[measured]:.2f} dB" if measured else ""
+        write_line(plain(f"{name}  sha256 {card.sha256}{score}"))

@@ -1,6 +1,6 @@
 """Models by reference: a bundled name, a model folder, or a pinned Hugging Face Hub repository."""
 
-from restorekit.hub.card import ModelCard
+from restorekit.hub.card import DRAWN_SCORE, ModelCard
 from restorekit.hub.store import (
     LoadedModel,
     bundled_cards,
@@ -16,6 +16,7 @@ from restorekit.hub.store import (
 )
 
 __all__ = [
+    "DRAWN_SCORE",
     "LoadedModel",
     "ModelCard",
     "bundled_cards",

@@ -12,6 +12,8 @@ from restorekit.errors import ConfigError, UnavailableError
 
 CARD_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+DRAWN_SCORE = "drawn pictures"
+"""Name of the score that engine.quick_score measures, in dB PSNR."""
 
 
 @dataclass(frozen=True)
