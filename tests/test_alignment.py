@@ -4,7 +4,7 @@ from torch import Tensor
 
 from restorekit.image import NoiseProfile
 from restorekit.ops.alignment import Motion, align, consensus, tile_motion, warp_nearest
-from restorekit.ops.color import anscombe
+from restorekit.ops.anscombe import anscombe
 from tests.shaken import GAINS, hand_motion, noisy, seeded, seen, texture
 
 HEIGHT, WIDTH = 480, 640

@@ -4,8 +4,6 @@ import torch
 from skimage import color as oracle
 
 from restorekit.ops.color import (
-    anscombe,
-    anscombe_inverse_unbiased,
     bayer_offsets,
     linear_to_srgb,
     luma,
@@ -15,7 +13,6 @@ from restorekit.ops.color import (
 )
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
-PROFILES = ((1e-3, 5e-3), (4.3e-3, 2e-2), (1e-2, 5e-2), (2.3e-2, 8e-2))
 
 
 def test_srgb_curve_agrees_with_skimage():
@@ -65,24 +62,3 @@ def test_pack_bayer_leaves_out_the_last_line_of_an_odd_side():
 def test_another_pattern_is_refused():
     with pytest.raises(ValueError, match="no Bayer pattern"):
         bayer_offsets("RGBG")
-
-
-@pytest.mark.parametrize(("shot", "read"), PROFILES)
-def test_anscombe_stabilises_and_its_inverse_is_unbiased(shot, read, generator):
-    signal = torch.tensor([0.0, 0.005, 0.02, 0.1, 0.5, 1.0], dtype=torch.float64)
-    counts = torch.poisson((signal / shot).expand(400_000, -1), generator=generator)
-    noise = torch.randn(counts.shape, generator=generator, dtype=torch.float64)
-    stabilised = anscombe(counts * shot + read * noise, shot, read)
-    restored = anscombe_inverse_unbiased(stabilised.mean(0), shot, read)
-    squared = shot * (stabilised.mean(0) ** 2 / 4 - 0.375) - read**2 / shot
-    error = 4 * (shot * signal + read**2).sqrt() / 400_000**0.5 + 2e-4
-    assert ((stabilised.std(0) - 1).abs() < 0.04).all()
-    assert ((restored - signal).abs() < error).all()
-    assert (squared < restored - 0.2 * shot).all()
-
-
-def test_anscombe_needs_shot_noise():
-    with pytest.raises(ValueError, match="above 0"):
-        anscombe(torch.ones(3), 0.0, 0.1)
-    with pytest.raises(ValueError, match="above 0"):
-        anscombe_inverse_unbiased(torch.ones(3), 0.0, 0.1)

@@ -21,6 +21,14 @@ PARAMETERS = {"kbnet_s_sidd": 128.40e6, "kbnet_s_sensenoise": 128.40e6}
 SAMPLES_SEEN = 92000 * 64 + 64000 * 40 + 48000 * 24 + 36000 * 16 + 36000 * 8 + 24000 * 8
 
 
+CHANNELS = {"gray": 1, "rgb": 3, "bayer": 4}
+
+
+def layout(path: Path) -> str:
+    named = {"grey": "gray", "raw": "bayer"}
+    return next((value for key, value in named.items() if key in path.stem), "rgb")
+
+
 def stem(path: Path) -> str:
     return path.stem
 
@@ -33,7 +41,7 @@ def test_a_recipe_is_named_as_its_file_and_builds_its_network(path: Path) -> Non
     with torch.device("meta"):
         model = create_model(config.architecture, config.config)
     assert next(model.parameters()).is_meta
-    assert model.spec.in_channels == (1 if "grey" in path.stem else 3)
+    assert model.spec.in_channels == CHANNELS[layout(path)]
     assert not (config.pairs and model.spec.noise_input is NoiseInput.STD_MAP)
 
 
@@ -81,8 +89,8 @@ def test_a_shrunken_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     result = train(config)
     assert result.finished
     expected = [f"validation sigma {sigma:g}" for sigma in config.validation_sigma]
-    told = not config.pairs and TASKS[config.task].takes_noise_level
+    told = not config.pairs and TASKS[config.task].draws_sigma(config.degradation)
     assert list(result.validation_psnr) == (expected if told else ["validation"])
     card = load_model(config.run).card
     assert card.name == config.name
-    assert card.layout == ("gray" if "grey" in path.stem else "rgb")
+    assert card.layout == layout(path)

@@ -60,8 +60,9 @@ def photographs(tmp_path: Path) -> Path:
 
 def test_tasks_are_found_by_their_name() -> None:
     assert list(TASKS) == [task.name for task in TASKS.values()]
-    assert MADE[:4] == [
+    assert MADE[:5] == [
         ("denoise", "gaussian"),
+        ("denoise", "raw"),
         ("derain", "rain"),
         ("deblur", "motion"),
         ("deblur", "defocus"),
@@ -73,11 +74,34 @@ def test_pairs_hold_the_clean_pictures_and_repeat(task: str, name: str) -> None:
     clean = torch.rand(4, 3, 40, 48, generator=seeded(0))
     degrade = TASKS[task].degradations[name]
     first, again, other = (degrade(clean, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first.clean, clean)
-    assert first.degraded.shape == clean.shape
+    if name != "raw":
+        assert torch.equal(first.clean, clean)
+    assert first.degraded.shape == first.clean.shape
     assert torch.equal(first.degraded, again.degraded)
     assert not torch.equal(first.degraded, other.degraded)
     assert (first.noise_std is None) == (not TASKS[task].takes_noise_level)
+
+
+def test_raw_pairs_are_mosaics_whose_noise_is_white_and_told() -> None:
+    clean = torch.rand(6, 3, 1, 1, generator=seeded(0)).expand(-1, -1, 120, 120)
+    pairs = TASKS["denoise"].degradations["raw"](clean, seeded(1))
+    assert pairs.degraded.shape == (6, 4, 60, 60)
+    assert pairs.noise_std is not None
+    noise = pairs.degraded - pairs.clean
+    bright = pairs.clean[:, 1] > 0.2
+    assert bright.any()
+    told = pairs.noise_std[:, 0].expand_as(bright)[bright]
+    assert (noise[:, 1][bright] / told).std() == pytest.approx(1, abs=0.03)
+    assert abs(float((noise[:, 1][bright] / told).mean())) < 0.05
+
+
+@pytest.mark.parametrize(("degradation", "channels"), [("raw", 3), ("gaussian", 4)])
+def test_planes_that_do_not_fit_the_network_are_named(
+    photographs: Path, tmp_path: Path, degradation: str, channels: int
+) -> None:
+    network = {**NETWORK, "noise_map": True, "channels": channels}
+    with pytest.raises(ConfigError, match=rf"takes {channels} planes, {degradation} makes"):
+        train(config(photographs, tmp_path / "run", degradation=degradation, config=network))
 
 
 @pytest.mark.parametrize(("task", "name"), UNTOLD)

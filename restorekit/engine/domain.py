@@ -12,12 +12,8 @@ from restorekit.errors import UsageError
 from restorekit.hub import ModelCard
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
-from restorekit.ops.color import (
-    anscombe,
-    anscombe_inverse_unbiased,
-    linear_to_srgb,
-    srgb_to_linear,
-)
+from restorekit.ops.anscombe import Stabiliser
+from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.noise import effective_noise_std, estimate_noise_profile
 
 _PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
@@ -143,8 +139,8 @@ def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> 
     """Bring a picture into the domain of a card.
 
     A mosaic is stabilised by the generalised Anscombe transform and scaled so that black is 0 and
-    white 1; a colour network then sees (R, G1, B) and (R, G2, B). Its restored values are means of
-    stabilised ones, so the way back is the unbiased inverse.
+    white 1; a network for mosaics sees it whole, one for colour (R, G1, B) and (R, G2, B). Restored
+    values are means of stabilised ones, so the way back is the unbiased inverse.
 
     Args:
         image: the picture, or the part of it that is restored.
@@ -187,12 +183,6 @@ def network_passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ..
 
 
 def _stabilised(image: Image, noise: NoiseProfile, passes: tuple[tuple[int, ...], ...]) -> Domain:
-    black, white = anscombe(torch.tensor([0.0, 1.0]), noise.shot, noise.read).tolist()
-    scale = white - black
-    values = torch.stack([anscombe(plane, noise.shot, noise.read) for plane in image.pixels])
-    values.sub_(black).div_(scale)
-
-    def decode(plane: Tensor) -> Tensor:
-        return anscombe_inverse_unbiased(plane * scale + black, noise.shot, noise.read)
-
-    return Domain(values, 1 / scale, passes, image, decode)
+    stabiliser = Stabiliser(noise.shot, noise.read)
+    values = torch.stack([stabiliser.encode(plane) for plane in image.pixels])
+    return Domain(values, stabiliser.std, passes, image, stabiliser.decode)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Generator, Tensor
 
@@ -31,11 +29,9 @@ def quick_score(loaded: LoadedModel) -> float:
     """
     task, generator = TASKS[loaded.card.task], Generator().manual_seed(0)
     training = loaded.card.name.rpartition(".")[2]
-    degrade = task.degradations.get(training, next(iter(task.degradations.values())))
+    degrade = task.degrade(training if training in task.degradations else "", (SIGMA, SIGMA))
     if task.validations:
         *_, degrade = task.validations.values()
-    if task.takes_noise_level:
-        degrade = partial(degrade, sigma=(SIGMA, SIGMA))
     clean = drawn_pictures(generator)
     if loaded.model.spec.out_channels == 1:
         clean = clean.mean(1, keepdim=True)

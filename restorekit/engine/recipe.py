@@ -147,8 +147,9 @@ class TrainConfig:
             raise ConfigError("sigma is the least and the greatest deviation, from 0 to 255")
         if self.pairs and (self.degradation or self.sigma != TrainConfig.sigma):
             raise ConfigError("pairs bring their own noise; leave degradation and sigma out")
-        if not task.takes_noise_level and self.sigma != TrainConfig.sigma:
-            raise ConfigError(f"{task.name} takes no sigma; leave it out")
+        if not task.draws_sigma(self.degradation) and self.sigma != TrainConfig.sigma:
+            name = self.degradation or task.name
+            raise ConfigError(f"{name} takes no sigma; leave it out")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}")
         if self.flat_steps >= self.total_steps:

@@ -126,9 +126,8 @@ class _Run:
         self._targets = Targets((job.source for job in jobs), output.on_exist)
         self._models: dict[str, LoadedModel] = {}
         self._psf = None if options.psf is None else read_psf(options.psf)
-        denoiser = TASKS["denoise"].default_model
-        self._denoiser = None if task.takes_mosaics or not options.denoise else denoiser
-        self._default = task.default_model if self._psf is None else denoiser
+        denoise = TASKS["denoise"]
+        self._default = task.default_model if self._psf is None else denoise.default_model
         self._load(options.model or self._default)
 
     def _load(self, reference: str) -> LoadedModel:
@@ -137,12 +136,10 @@ class _Run:
         return self._models[reference]
 
     def _model_for(self, image: Image) -> LoadedModel:
-        """Return the chosen model, or the task's own for colour or, where bundled, for grey."""
-        gray = self._task.default_gray_model
-        wanted = self._options.model is None and self._psf is None
-        if wanted and image.layout is Layout.GRAY and gray in bundled_cards():
-            return self._load(gray)
-        return self._load(self._options.model or self._default)
+        """Return the chosen model, or the task's own for the layout of the picture."""
+        if self._options.model is not None or self._psf is not None:
+            return self._load(self._options.model or self._default)
+        return self._load(self._task.model_for(image.layout.value, bundled_cards()))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""
@@ -202,7 +199,10 @@ class _Run:
 
         if image.layout is not Layout.BAYER or self._task.takes_mosaics:
             return restore(image, self._options)
-        denoiser = None if self._denoiser is None else self._load(self._denoiser)
+        denoiser = None
+        if self._options.denoise:
+            layout = image.layout.value
+            denoiser = self._load(TASKS["denoise"].model_for(layout, bundled_cards()))
         return restore_developed(image, denoiser, restore, self._options, reporter)
 
     def write(self, work: _Work) -> FileRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from restorekit.datasets import (
@@ -53,10 +52,16 @@ def training_pairs(
     if config.pairs:
         return PairedFolder(cache, chosen, config.seed, config.mixup, gray)
 
-    degrade = task.degradations[config.degradation or next(iter(task.degradations))]
-    if task.takes_noise_level:
-        degrade = partial(degrade, sigma=config.sigma)
-    return SyntheticPairs(cache, chosen, config.seed, config.mixup, gray, degrade=degrade)
+    degrade = task.degrade(config.degradation, config.sigma)
+    pairs = SyntheticPairs(cache, chosen, config.seed, config.mixup, gray, degrade=degrade)
+    planes = 0 if task.burst else pairs.batch(0, 1, config.stages[0][1]).degraded.shape[1]
+    if planes not in (0, spec.in_channels):
+        made = config.degradation or task.name
+        raise ConfigError(
+            f"{config.architecture} takes {spec.in_channels} planes, {made} makes {planes}; "
+            f"set channels = {planes} in [config]"
+        )
+    return pairs
 
 
 def _decoded(config: TrainConfig, processes: Processes, reporter: Reporter) -> PictureCache:

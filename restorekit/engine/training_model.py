@@ -14,6 +14,8 @@ from restorekit.hub import ModelCard, load_model
 from restorekit.models.registry import RestorationModel, create_model
 from restorekit.tasks import TASKS
 
+LAYOUTS = {1: "gray", 3: "rgb", 4: "bayer"}
+
 
 def fresh_model(config: TrainConfig, reporter: Reporter) -> RestorationModel:
     """Return the network of a recipe as its training begins, on the CPU.
@@ -82,7 +84,7 @@ def training_card(
         config=model.config_values(),
         task=config.task,
         transfer=TASKS[config.task].transfer,
-        layout="gray" if model.spec.out_channels == 1 else "rgb",
+        layout=LAYOUTS[model.spec.out_channels],
         licence=config.licence,
         data=config.data_note,
         recipe=recipe,

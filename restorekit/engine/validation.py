@@ -105,7 +105,7 @@ def validation_samples(pairs: TrainingPairs, config: TrainConfig) -> Mapping[str
             f"validation {name}": _made_centres(pairs, kept, degrade, config.validation_crop)
             for name, degrade in task.validations.items()
         }
-    if config.pairs or not task.takes_noise_level:
+    if config.pairs or not task.draws_sigma(config.degradation):
         return {"validation": _centres(pairs, kept, config.validation_crop)}
     return {
         f"validation sigma {sigma:g}": _noisy_centres(pairs, kept, sigma, config.validation_crop)

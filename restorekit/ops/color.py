@@ -1,4 +1,4 @@
-"""Transfer curves, luma, Bayer packing and the generalised Anscombe transform."""
+"""Transfer curves, luma and Bayer packing."""
 
 from __future__ import annotations
 
@@ -70,46 +70,3 @@ def unpack_bayer(planes: Tensor, cfa: str) -> Tensor:
     for index, (row, column) in enumerate(bayer_offsets(cfa)):
         mosaic[..., row::2, column::2] = planes[..., index, :, :]
     return mosaic
-
-
-def anscombe(signal: Tensor, shot: float, read: float) -> Tensor:
-    """Give noise of variance shot * signal + read**2 unit variance at every level.
-
-    This is the generalised Anscombe transform (Starck, Murtagh & Bijaoui, 1998).
-
-    Args:
-        signal: linear values of any shape; those below black are allowed.
-        shot: variance per unit of signal, above 0.
-        read: deviation in black.
-
-    Raises:
-        ValueError: shot is not above 0.
-    """
-    if shot <= 0:
-        raise ValueError("the Anscombe transform needs shot noise above 0")
-    variance = shot * signal + 0.375 * shot**2 + read**2
-    return variance.clamp_min(0).sqrt() * (2 / shot)
-
-
-def anscombe_inverse_unbiased(stabilised: Tensor, shot: float, read: float) -> Tensor:
-    """Return the linear signal whose noisy values have the given mean after anscombe.
-
-    This is the closed-form approximation of the exact unbiased inverse (Makitalo & Foi, IEEE TIP
-    2013). Squaring alone would darken the picture, since the mean of a root is not the root of the
-    mean.
-
-    Args:
-        stabilised: denoised values of anscombe, any shape.
-        shot: variance per unit of signal, above 0.
-        read: deviation in black.
-
-    Raises:
-        ValueError: shot is not above 0.
-    """
-    if shot <= 0:
-        raise ValueError("the Anscombe transform needs shot noise above 0")
-    root = 1.5**0.5
-    inverse = 1 / stabilised.clamp_min(root)
-    bias = (root / 4) * inverse - 1.375 * inverse**2 + (0.625 * root) * inverse**3 - 0.125
-    counts: Tensor = stabilised.clamp_min(root) ** 2 / 4 + bias
-    return shot * (counts - (read / shot) ** 2)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from restorekit.models.registry import Batch
 
+QUIET_SHARE = 0.3
+LEAST_FACTOR = 0.1
+"""Share of pictures whose noise has a smaller deviation, and the least factor of that."""
+
 
 def gaussian(
     clean: Tensor, generator: Generator, sigma: tuple[float, float] = (0.0, 75.0)
@@ -26,11 +30,46 @@ def gaussian(
     return Batch(gaussian_noise(clean, std, generator), clean, std)
 
 
+def raw(clean: Tensor, generator: Generator) -> Batch:
+    """Photograph pictures by a Bayer sensor, and stabilise its noise as for any RAW file.
+
+    Mosaics of half the size, (B, 4, H/2, W/2), of cameras, shot and read noise that are drawn for
+    every picture; the clean ones are what the way back turns into the noise-free mosaic.
+    """
+    import torch
+
+    from restorekit.degradations import (
+        mosaic,
+        sample_camera,
+        sample_noise_levels,
+        shot_read_noise,
+        unprocess,
+    )
+    from restorekit.models.registry import Batch
+    from restorekit.ops.anscombe import Stabiliser
+
+    batch = (len(clean),)
+    planes = mosaic(unprocess(clean, sample_camera(batch, generator)))
+    shots, reads = sample_noise_levels(batch, generator)
+    quiet, weaker = torch.rand(2, *batch, generator=generator)
+    factors = torch.where(quiet < QUIET_SHARE, weaker.clamp_min(LEAST_FACTOR), 1.0)
+    noisy, truths, stds = torch.empty_like(planes), torch.empty_like(planes), list[float]()
+    for number, (shot, read, factor) in enumerate(zip(shots, reads, factors, strict=True)):
+        profile = float(shot * factor**2), float(read * factor)
+        stabiliser = Stabiliser(*profile)
+        noisy[number] = stabiliser.encode(shot_read_noise(planes[number], *profile, generator))
+        truths[number] = stabiliser.encode_mean(planes[number])
+        stds.append(stabiliser.std)
+    return Batch(noisy, truths, torch.tensor(stds).view(-1, 1, 1, 1))
+
+
 TASK = Task(
     name="denoise",
     summary="Remove noise from photographs, RAW or RGB.",
     default_model="kbnet_xs.gaussian",
-    degradations={"gaussian": gaussian},
+    degradations={"gaussian": gaussian, "raw": raw},
+    default_bayer_model="kbnet_xs.raw",
+    sigma_degradations=("gaussian",),
     takes_noise_level=True,
     takes_mosaics=True,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 Degrade = Callable[..., "Batch"]
 """Makes training pairs from (B, C, H, W) clean pictures in [0, 1] and a generator.
 
-Of tasks that take a noise level, also from sigma, the range of noise deviations in 0-255 units.
+Those that draw sigma also from that, the range of noise deviations in 0-255 units.
 """
 
 
@@ -27,6 +28,8 @@ class Task:
         degradations: what makes training pairs from clean pictures, by name; the default first.
         validations: what makes validation pairs, by name; the training's own without any.
         default_gray_model: bundled model for grey pictures, or None to use the colour model.
+        default_bayer_model: bundled model for mosaics, likewise.
+        sigma_degradations: those that draw white noise from a range of deviations, an argument.
         burst: whether many frames give one picture.
         takes_noise_level: whether networks are told how strong the noise is; others are guarded.
         takes_mosaics: whether RAW pictures are restored before they are developed, not after.
@@ -40,8 +43,28 @@ class Task:
     degradations: Mapping[str, Degrade]
     validations: Mapping[str, Degrade] = field(default_factory=dict)
     default_gray_model: str | None = None
+    default_bayer_model: str | None = None
+    sigma_degradations: tuple[str, ...] = ()
     burst: bool = False
     takes_noise_level: bool = False
     takes_mosaics: bool = False
     takes_psf: bool = False
     transfer: str = "srgb"
+
+    def model_for(self, layout: str, bundled: Container[str]) -> str:
+        """Return the bundled model for pictures of a layout: gray, rgb or bayer."""
+        own = {"gray": self.default_gray_model, "bayer": self.default_bayer_model}.get(layout)
+        return own if own is not None and own in bundled else self.default_model
+
+    def draws_sigma(self, degradation: str) -> bool:
+        """Return whether a degradation, the first where empty, takes a range of deviations."""
+        return (degradation or next(iter(self.degradations))) in self.sigma_degradations
+
+    def degrade(self, degradation: str, sigma: tuple[float, float]) -> Degrade:
+        """Return a degradation, the first where empty, with its range of deviations if it has one.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        made = self.degradations[degradation or next(iter(self.degradations))]
+        return partial(made, sigma=sigma) if self.draws_sigma(degradation) else made
