@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restorekit.cli.inputs import find_sources
+from restorekit.cli.inputs import find_sources, nothing_there
 from restorekit.cli.options import (
     NOISE_HELP,
     NOISE_METAVAR,
@@ -103,8 +103,7 @@ def burst(
     if missing:
         raise NoInputError(f"{', '.join(missing)}: no such file")
     if not sources:
-        named = ", ".join(inputs)
-        raise NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
+        raise nothing_there(inputs)
 
     from restorekit.engine.frames import group_files
     from restorekit.engine.merge import BurstJob, merge_files, plan_bursts

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from restorekit.errors import NoInputError
+
 SIGNATURES: dict[bytes, str] = {
     rb"\x89PNG": ".png",
     rb"\xff\xd8\xff": ".jpg",
@@ -63,6 +65,12 @@ def find_sources(
         for source in found:
             sources.setdefault(source.path.resolve(), source)
     return list(sources.values()), missing
+
+
+def nothing_there(words: Sequence[str]) -> NoInputError:
+    """Return the error of arguments that name no picture."""
+    named = ", ".join(words)
+    return NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
 
 
 def _expand(word: str, recursive: bool, task: str, kept_out: Path | None) -> Iterator[Source]:

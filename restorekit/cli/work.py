@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restorekit.cli.inputs import Source, find_sources, spool
+from restorekit.cli.inputs import Source, find_sources, nothing_there, spool
 from restorekit.cli.output import RecordWriter, quiet_pipe
 from restorekit.cli.targets import (
     Destination,
@@ -174,8 +174,7 @@ def find_work(
     if not sources:
         if missing:
             raise NoInputError(f"{', '.join(missing)}: no such file")
-        named = ", ".join(words)
-        raise NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
+        raise nothing_there(words)
     if to_stdout:
         if len(sources) > 1:
             raise UsageError(f"standard output takes one picture, not {len(sources)}")

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from restorekit.models.registry import Batch
 
-QUIET_SHARE = 0.3
-LEAST_FACTOR = 0.1
-"""Share of pictures whose noise has a smaller deviation, and the least factor of that."""
+FACTOR_SHARE = 0.5
+FACTORS = 0.1, 2.5
+"""Share of RAW pictures whose noise is weaker or stronger than sample_noise_levels has it, and the
+range of the factors of its deviation."""
 
 
 def gaussian(
@@ -51,8 +52,9 @@ def raw(clean: Tensor, generator: Generator) -> Batch:
     batch = (len(clean),)
     planes = mosaic(unprocess(clean, sample_camera(batch, generator)))
     shots, reads = sample_noise_levels(batch, generator)
-    quiet, weaker = torch.rand(2, *batch, generator=generator)
-    factors = torch.where(quiet < QUIET_SHARE, weaker.clamp_min(LEAST_FACTOR), 1.0)
+    changed, exponent = torch.rand(2, *batch, generator=generator)
+    low, high = FACTORS
+    factors = torch.where(changed < FACTOR_SHARE, low * (high / low) ** exponent, 1.0)
     noisy, truths, stds = torch.empty_like(planes), torch.empty_like(planes), list[float]()
     for number, (shot, read, factor) in enumerate(zip(shots, reads, factors, strict=True)):
         profile = float(shot * factor**2), float(read * factor)
