@@ -45,14 +45,13 @@ class Scene:
 SCENES = {
     "denoise": Scene("night_truth.png", (300, 300), "kbnet_xs.gaussian"),
     "derain": Scene(
-        "day_truth.png", (60, 200), "kbnet_xs.rain", partial(rainy, heaviness=(0.6, 0.6))
+        "night_truth.png", (300, 300), "kbnet_xs.rain", partial(rainy, heaviness=(0.4, 0.4))
     ),
-    "motion": Scene("day_truth.png", (60, 200), "kbnet_xs.motion", partial(shaken, shortest=8.0)),
+    "motion": Scene(
+        "day_truth.png", (60, 200), "kbnet_xs.motion", partial(shaken, shortest=8.0), seed=2
+    ),
     "defocus": Scene(
-        "day_truth.png",
-        (60, 200),
-        "kbnet_xs.defocus",
-        partial(defocused, smallest=2.5, largest=3.5),
+        "night_truth.png", (300, 300), "kbnet_xs.defocus", partial(defocused, smallest=2.5)
     ),
 }
 

@@ -47,14 +47,14 @@ def test_a_raw_file_is_denoised_and_developed(
     words = (task, source, "--model", model(task), "--device", "cpu", "--format", "ndjson")
     [record] = run(*words).records
     assert record["output"] == str(tmp_path / f"a_{task}.tif")
-    assert record["denoised_by"] == "kbnet_xs.gaussian"
+    assert record["denoised_by"] == "kbnet_xs.raw"
     assert iio.imread(record["output"]).dtype == np.uint16
     [record] = run(*words, "--noise", "4e-3,6e-3", "--to", "png", "--crop", "4,4,32,20").records
     assert record["noise"] == [4e-3, 6e-3]
     assert iio.imread(record["output"]).shape == (20, 32, 3)
     [record] = run(*words, "--no-denoise", "--on-exist", "overwrite").records
     assert (record["denoised_by"], record["noise"]) == (None, None)
-    assert "denoised by kbnet_xs.gaussian" in run(*words[:-2], "-v", "--on-exist", "rename").out
+    assert "denoised by kbnet_xs.raw" in run(*words[:-2], "-v", "--on-exist", "rename").out
 
 
 def test_a_known_blur_needs_no_deblurrer(run: Run, tmp_path: Path) -> None:

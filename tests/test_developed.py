@@ -76,8 +76,8 @@ def untouched(image: Image, options: RestoreOptions) -> tuple[Image, RestoreRepo
 def test_a_noisy_mosaic_is_denoised_before_it_is_developed(noisy: Path, tmp_path: Path) -> None:
     model = str(save_toy(tmp_path / "model", task="derain"))
     record, pixels = run(noisy, "derain", model=model)
-    assert (record.model, record.denoised_by) == ("toy.test", "kbnet_xs.gaussian")
-    denoised, report = restore_image(io.read_image(noisy), load_model("kbnet_xs.gaussian"), CPU)
+    assert (record.model, record.denoised_by) == ("toy.test", "kbnet_xs.raw")
+    denoised, report = restore_image(io.read_image(noisy), load_model("kbnet_xs.raw"), CPU)
     assert isinstance(report.noise, NoiseProfile)
     assert record.noise == (report.noise.shot, report.noise.read)
     torch.testing.assert_close(pixels, raw.develop(denoised).pixels, atol=1e-4, rtol=0)

@@ -31,6 +31,7 @@ def on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "measure_burst",
         "denoise_array",
         "make_pairs",
+        "before_after",
     ):
         sys.modules.pop(name, None)
 
@@ -139,3 +140,16 @@ def test_recipes_build_their_networks(path: Path) -> None:
             for key, value in model.config_values().items()
             if isinstance(value, tuple)
         }
+
+
+def test_pictures_before_and_after(tmp_path: Path) -> None:
+    before_after = importlib.import_module("before_after")
+    missing = {scene.model for scene in before_after.SCENES.values()} - bundled_cards().keys()
+    if missing:
+        pytest.skip(f"needs weights that are not bundled yet: {', '.join(sorted(missing))}")
+    gains = before_after.main(tmp_path)
+    for name, (before, after) in gains.items():
+        assert after >= before + 1, name
+        picture = read_image(tmp_path / f"{name}.jpg").pixels
+        assert picture.shape == (3, before_after.HEIGHT, 2 * before_after.WIDTH)
+        assert psnr(picture, read_image(EXAMPLES / "pictures" / f"{name}.jpg").pixels) > 35

@@ -308,7 +308,7 @@ def test_gray_pictures_take_the_gray_model_of_the_task_where_it_is_bundled(
     }
     bundled = {"colour": models["colour"].card}
     monkeypatch.setattr("restorekit.engine.restore.load_model", models.__getitem__)
-    monkeypatch.setattr("restorekit.engine.restore.bundled_cards", lambda: bundled)
+    monkeypatch.setattr("restorekit.engine.domain.bundled_cards", lambda: bundled)
     task = replace(TASK, default_model="colour", default_gray_model="gray")
     source = tmp_path / "gray.png"
     PIL.Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)).save(source)

@@ -70,7 +70,7 @@ def burst(
     to: To = None,
     on_exist: OnExist = "error",
     noise: Annotated[str | None, typer.Option(metavar=NOISE_METAVAR, help=NOISE_HELP)] = None,
-    model: Annotated[str | None, model_option(TASK.default_model)] = None,
+    model: Annotated[str | None, model_option(TASK)] = None,
     offline: Offline = False,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -8,6 +8,7 @@ import typer
 
 from restorekit.cli.output import RecordFormat
 from restorekit.errors import UsageError
+from restorekit.tasks import Task
 
 if TYPE_CHECKING:
     from restorekit.image import NoiseProfile
@@ -69,11 +70,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print device, precision and time.")]
 
 
-def model_option(default: str) -> Any:
-    """Return the option --model of a task with a default model."""
+def model_option(task: Task) -> Any:
+    """Return the option --model of a task."""
+    own = task.default_model
+    if task.default_bayer_model is not None:
+        own += f", of RAW files of weak noise {task.default_bayer_model},"
     return typer.Option(
         metavar="MODEL",
-        help=f"A bundled name (see models ls; {default} without it), a model "
+        help=f"A bundled name (see models ls; {own} without it), a model "
         "folder, or USER/REPO@REVISION of the Hugging Face Hub.",
     )
 

@@ -120,7 +120,7 @@ def restore_command(task: Task) -> Callable[..., None]:
             Path | None,
             typer.Option(metavar="FILE", help="Write before and after side by side as well."),
         ] = None,
-        model: Annotated[str | None, model_option(task.default_model)] = None,
+        model: Annotated[str | None, model_option(task)] = None,
         offline: Offline = False,
         device: Device = "auto",
         dtype: Dtype = "auto",

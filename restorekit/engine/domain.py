@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from restorekit.errors import UsageError
-from restorekit.hub import ModelCard
+from restorekit.hub import ModelCard, bundled_cards
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.noise import effective_noise_std, estimate_noise_profile
+from restorekit.tasks import Task
 
 _PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
 _BORROWED = {
@@ -27,6 +28,8 @@ times its deviation; that is what a colour network is told."""
 _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
 LEAST_SHOT = 1e-6
+WEAK_NOISE = 0.05
+"""Deviation of stabilised noise, white 1, up to which a mosaic goes to the network for mosaics."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,30 @@ def measure_noise(
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None
+
+
+def default_model(task: Task, image: Image, given: float | NoiseProfile | None) -> str:
+    """Return the bundled model of a task for a picture.
+
+    The network for mosaics is taken below WEAK_NOISE, where it measures better than the one for
+    colour (tests/benchmarks/mosaics.py).
+
+    Args:
+        task: what is done.
+        image: the whole picture.
+        given: its noise as the user states it, or None to measure that of a mosaic.
+
+    Raises:
+        UsageError: what is given is no profile for a mosaic.
+    """
+    bundled = bundled_cards()
+    if image.layout is Layout.GRAY and task.default_gray_model in bundled:
+        return str(task.default_gray_model)
+    if image.layout is Layout.BAYER and task.default_bayer_model in bundled:
+        noise = mosaic_noise(image, given)
+        if Stabiliser(noise.shot, noise.read).std <= WEAK_NOISE:
+            return str(task.default_bayer_model)
+    return task.default_model
 
 
 def clipped_at_black(image: Image) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from restorekit import io
@@ -23,7 +23,7 @@ from restorekit.engine.records import (
 from restorekit.engine.reporter import NamingReporter, Reporter
 from restorekit.engine.stack import FrameReport
 from restorekit.errors import DecodeError
-from restorekit.hub import bundled_cards, load_model
+from restorekit.hub import load_model
 from restorekit.io.atomic import remove_stale
 from restorekit.tasks import TASKS
 
@@ -90,7 +90,7 @@ def merge_files(
     choose_device(options.device)
     keep_freed_memory()
     model = load_model(options.model or TASKS["burst"].default_model)
-    denoise, bundled, denoisers = TASKS["denoise"], bundled_cards(), cache(load_model)
+    denoiser = load_model(TASKS["denoise"].default_model)
     targets = Targets((source for job in jobs for source in job.sources), output.on_exist)
     for folder in {job.target.parent for job in jobs}:
         remove_stale(folder)
@@ -104,7 +104,6 @@ def merge_files(
         frames, unread = _inspected(job, options, reporter)
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
-        denoiser = denoisers(denoise.model_for(frames[0].layout.value, bundled))
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))

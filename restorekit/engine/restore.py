@@ -11,6 +11,7 @@ from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.developed import restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
+from restorekit.engine.domain import default_model
 from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
 from restorekit.engine.psf import read_psf
 from restorekit.engine.records import (
@@ -22,7 +23,7 @@ from restorekit.engine.records import (
     noise_numbers,
 )
 from restorekit.engine.reporter import NamingReporter, Reporter
-from restorekit.hub import LoadedModel, bundled_cards, load_model
+from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
@@ -139,7 +140,9 @@ class _Run:
         """Return the chosen model, or the task's own for the layout of the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        return self._load(self._task.model_for(image.layout.value, bundled_cards()))
+        if self._task.takes_mosaics or image.layout is not Layout.BAYER:
+            return self._load(default_model(self._task, image, self._options.noise))
+        return self._load(self._default)
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""
@@ -201,8 +204,7 @@ class _Run:
             return restore(image, self._options)
         denoiser = None
         if self._options.denoise:
-            layout = image.layout.value
-            denoiser = self._load(TASKS["denoise"].model_for(layout, bundled_cards()))
+            denoiser = self._load(default_model(TASKS["denoise"], image, self._options.noise))
         return restore_developed(image, denoiser, restore, self._options, reporter)
 
     def write(self, work: _Work) -> FileRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ class Task:
         degradations: what makes training pairs from clean pictures, by name; the default first.
         validations: what makes validation pairs, by name; the training's own without any.
         default_gray_model: bundled model for grey pictures, or None to use the colour model.
-        default_bayer_model: bundled model for mosaics, likewise.
+        default_bayer_model: bundled model for mosaics of weak noise, likewise.
         sigma_degradations: those that draw white noise from a range of deviations, an argument.
         burst: whether many frames give one picture.
         takes_noise_level: whether networks are told how strong the noise is; others are guarded.
@@ -50,11 +50,6 @@ class Task:
     takes_mosaics: bool = False
     takes_psf: bool = False
     transfer: str = "srgb"
-
-    def model_for(self, layout: str, bundled: Container[str]) -> str:
-        """Return the bundled model for pictures of a layout: gray, rgb or bayer."""
-        own = {"gray": self.default_gray_model, "bayer": self.default_bayer_model}.get(layout)
-        return own if own is not None and own in bundled else self.default_model
 
     def draws_sigma(self, degradation: str) -> bool:
         """Return whether a degradation, the first where empty, takes a range of deviations."""
