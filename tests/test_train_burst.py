@@ -111,7 +111,7 @@ def test_steps_on_one_batch_beat_the_mean_of_its_frames(generator: torch.Generat
 def test_networks_and_tasks_must_fit(photographs: Path, tmp_path: Path) -> None:
     config = shrunken(RECIPES[0], photographs, tmp_path / "run")
     with pytest.raises(ConfigError, match="ame_kpn is for bursts; denoise is not"):
-        train(dataclasses.replace(config, task="denoise", degradation=""))
+        train(dataclasses.replace(config, task="denoise", degradation="", protocol=""))
     with pytest.raises(ConfigError, match="kbnet_xs is for single pictures; burst is not"):
         train(dataclasses.replace(config, architecture="kbnet_xs", config={}))
 
