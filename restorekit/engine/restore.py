@@ -140,9 +140,7 @@ class _Run:
         """Return the chosen model, or the task's own for the layout of the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        if self._task.takes_mosaics or image.layout is not Layout.BAYER:
-            return self._load(default_model(self._task, image, self._options.noise))
-        return self._load(self._default)
+        return self._load(default_model(self._task, image, self._options.noise))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""

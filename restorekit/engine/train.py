@@ -308,7 +308,9 @@ class _Trainer:
         if self.log is None:
             return
         model = self._averaged_model()
-        self.scores = validation_scores(model, self._card(), self.pairs, self.config)
+        self.scores = validation_scores(
+            model, self._card(), self.pairs, self.config, self._precision()
+        )
         self.log.write(entry, self.scores)
         numbers = ", ".join(f"{value:.2f} dB" for value in self.scores.values())
         self.reporter.note(

@@ -11,18 +11,22 @@ from restorekit.datasets import TrainingPairs
 from restorekit.degradations import gaussian_noise
 from restorekit.engine.evaluate import evaluate
 from restorekit.engine.methods import network
-from restorekit.engine.protocols import chosen_levels, find_sources
+from restorekit.engine.protocols import Level, find_sources
 from restorekit.engine.recipe import TrainConfig
 from restorekit.hub import LoadedModel, ModelCard
 from restorekit.metrics import PROTOCOLS, psnr
-from restorekit.models.registry import Batch, RestorationModel, torch_dtype
+from restorekit.models.registry import Batch, RestorationModel
 from restorekit.ops.color import linear_to_srgb
 from restorekit.tasks import TASKS
 from restorekit.tasks.task import Degrade
 
 
 def validation_scores(
-    model: RestorationModel, card: ModelCard, pairs: TrainingPairs, config: TrainConfig
+    model: RestorationModel,
+    card: ModelCard,
+    pairs: TrainingPairs,
+    config: TrainConfig,
+    precision: torch.autocast,
 ) -> dict[str, float]:
     """Return the PSNR in dB of a network on the validation pictures of a run, by their names.
 
@@ -33,14 +37,13 @@ def validation_scores(
         card: of the network.
         pairs: of the run.
         config: of the run.
+        precision: autocast to run in.
 
     Raises:
         NoInputError, UsageError: the protocol finds no pictures, or none that fit.
     """
     if config.validation_data:
         return _protocol_scores(LoadedModel(model, card), config)
-    device, dtype = next(model.parameters()).device, torch_dtype(config.dtype)
-    precision = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
     return {
         name: round(validation_psnr(model, samples, precision), 4)
         for name, samples in validation_samples(pairs, config).items()
@@ -62,10 +65,8 @@ def _protocol_scores(loaded: LoadedModel, config: TrainConfig) -> dict[str, floa
     method = network(loaded, device=str(place), dtype=config.dtype)
     sigmas = config.validation_sigma if protocol.sigmas else ()
     rows = evaluate([method], protocol, Path(config.validation_data), sigmas).rows
-    levels = chosen_levels(protocol, sigmas)
     return {
-        f"{protocol.name} {level}".strip(): round(row.psnr, 4)
-        for level, row in zip(levels, rows, strict=True)
+        f"{protocol.name} {Level(row.sigma, row.gain)}".strip(): round(row.psnr, 4) for row in rows
     }
 
 
