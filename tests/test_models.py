@@ -174,3 +174,15 @@ def test_an_encoder_and_a_decoder_of_different_depth_are_refused(name: str) -> N
         config = {"width": 8, "encoder_blocks": (1, 1), "decoder_blocks": decoder}
         with pytest.raises(ConfigError, match=rf"not 2 and {len(decoder)}$"):
             create_model(name, config)
+
+
+def test_a_network_for_mosaics_begins_as_one_for_colour(generator: torch.Generator) -> None:
+    tiny = dataclasses.asdict(architectures()["kbnet_xs"].tiny)
+    torch.manual_seed(0)
+    colour = create_model("kbnet_xs", tiny)
+    mosaic = create_model("kbnet_xs", {**tiny, "channels": 4})
+    mosaic.load_state_dict(mosaic.adopted(colour.state_dict()))
+    picture = torch.rand(2, 3, 24, 40, generator=generator)
+    told = torch.full_like(picture[:, :1], 0.1)
+    restored = mosaic(picture[:, [0, 1, 1, 2]], told)
+    assert torch.allclose(restored, colour(picture, told)[:, [0, 1, 1, 2]], atol=1e-5)

@@ -41,6 +41,7 @@ def _take_over(
 ) -> None:
     """Copy the weights that fit, at least half of them; another input may have other planes."""
     own = model.state_dict()
+    start = model.adopted(start)
     fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
     if 2 * len(fitting) < len(own):
         raise ConfigError(f"{name} does not fit this architecture")

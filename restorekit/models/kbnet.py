@@ -7,7 +7,7 @@ the last block of every stage, with fewer bases, so that a CPU can afford it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -309,6 +309,21 @@ class KBNetXS(RestorationModel):
             config.width, config.encoder_blocks, config.middle_blocks, config.decoder_blocks, stage
         )
         self.tail = nn.Conv2d(config.width, 4 * config.channels, 3, padding=1)
+
+    def adopted(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of another network as this one can begin with them.
+
+        A network for mosaics begins with one for colour, for which the mean of both greens is
+        green.
+        """
+        adopted = dict(start)
+        if self.config.channels == 4 and len(start["tail.bias"]) == 3 * 4:
+            red, green, blue, *told = torch.split(start["stem.weight"], 4, dim=1)
+            adopted["stem.weight"] = torch.cat((red, green / 2, green / 2, blue, *told), dim=1)
+            for name in "tail.weight", "tail.bias":
+                red, green, blue = torch.split(start[name], 4)
+                adopted[name] = torch.cat((red, green, green, blue))
+        return adopted
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
         """Return the restored picture.

@@ -111,6 +111,10 @@ class RestorationModel(nn.Module):
         """Return the scalar training loss of a batch at an optimiser step."""
         return criterion(self(batch.degraded, batch.noise_std), batch.clean)
 
+    def adopted(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of another network as this one can begin with them."""
+        return dict(start)
+
     def freeze_pooling(self, windows: Tensor, noise_std: Tensor | None = None) -> None:
         """Fix every pooled mean to its average over sample windows of one picture.
 

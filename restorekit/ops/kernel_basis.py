@@ -8,6 +8,7 @@ kernel for every pixel. CUDA tensors go to the fused kernels of kernel_basis_fus
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
 import sysconfig
@@ -21,6 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK_BYTES = 1 << 22
+BLOCK_THREADS = 4
+"""Bytes of the responses that a thread has at a time, and the threads whose share grows a block."""
 _FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _FUSED_GROUPS = (2, 4)
 _FUSED_BASES = 128
@@ -118,12 +121,12 @@ class _Planes:
         cells = line.view(len(line), self.batch, self.height + 1, self.width + 1)
         return cells[..., :-1, :-1].transpose(0, 1)
 
-    def patches(self, line: Tensor, block: slice, group: int) -> Tensor:
+    def patches(self, line: Tensor, block: slice, group: int, memory: Tensor) -> Tensor:
         """Return the 3x3 patches of a block of pixels of a line with margins, (C/g, 9g, P)."""
-        found = line.new_empty(len(line), 9, block.stop - block.start)
-        for tap, shift in enumerate(self.shifts):
-            first = self.margin + block.start + shift
-            found[:, tap] = line[:, first : first + found.shape[2]]
+        shape = len(line), 3, 3, block.stop - block.start
+        first = self.margin + block.start + self.shifts[0]
+        taps = line.as_strided(shape, (line.stride(0), self.width + 1, 1, 1), first)
+        found = _within(memory, *shape).copy_(taps)
         return found.view(len(line) // group, 9 * group, -1)
 
     def add_patches(self, line: Tensor, block: slice, patches: Tensor) -> None:
@@ -133,11 +136,20 @@ class _Planes:
             first = self.margin + block.start + shift
             line[:, first : first + spread.shape[2]] += spread[:, tap]
 
-    def blocks(self, bytes_a_pixel: int) -> Iterator[slice]:
-        """Yield blocks of pixels of about BLOCK_BYTES."""
-        size = max(1, BLOCK_BYTES // bytes_a_pixel)
+    def block_size(self, bytes_a_pixel: int) -> int:
+        """Return the pixels of a block of about BLOCK_BYTES a thread."""
+        size = BLOCK_BYTES * min(torch.get_num_threads(), BLOCK_THREADS) // bytes_a_pixel
+        return min(max(1, size), self.length)
+
+    def blocks(self, size: int) -> Iterator[slice]:
+        """Yield the blocks of a line."""
         for first in range(0, self.length, size):
             yield slice(first, min(first + size, self.length))
+
+
+def _within(memory: Tensor, *shape: int) -> Tensor:
+    """Return a tensor of a shape at the beginning of memory that blocks use one after the other."""
+    return memory[: math.prod(shape)].view(shape)
 
 
 class _BlockedKernelBasis(torch.autograd.Function):
@@ -146,16 +158,11 @@ class _BlockedKernelBasis(torch.autograd.Function):
         ctx: Any, values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, coefficients, bases, biases)
-        count, channels, group = bases.shape[:3]
-        matrix, planes = _bases_as_matrix(bases), _Planes(values.shape)
-        line, weights = planes.lay(values, planes.margin), planes.lay(coefficients)
-        mixed = biases.t() @ weights
-        for block in planes.blocks(channels * count * values.element_size()):
-            weight = weights[:, block]
-            responses = torch.bmm(matrix, planes.patches(line, block, group))
-            responses = responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
-            mixed[:, block] += responses.sum(1).view(channels, -1)
-        return planes.pictures(mixed).contiguous(memory_format=torch.channels_last)
+        planes = _Planes(values.shape)
+        line = planes.lay(values, planes.margin)
+        _mix_in_place(planes, line, coefficients, bases, biases)
+        mixed = planes.pictures(line[:, : planes.length])
+        return mixed.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     @once_differentiable
@@ -163,21 +170,24 @@ class _BlockedKernelBasis(torch.autograd.Function):
         values, coefficients, bases, biases = ctx.saved_tensors
         count, channels, group = bases.shape[:3]
         matrix, planes = _bases_as_matrix(bases), _Planes(values.shape)
-        over_channels = torch.eye(count, dtype=values.dtype, device=values.device)
-        over_channels = over_channels.repeat_interleave(group, 1).repeat(1, len(matrix))
         line, weights = planes.lay(values, planes.margin), planes.lay(coefficients)
         outputs = planes.lay(gradient)
         line_gradient, weights_gradient = torch.zeros_like(line), biases @ outputs
         exact = torch.promote_types(values.dtype, torch.float32)
         matrix_gradient = torch.zeros_like(matrix, dtype=exact)
-        for block in planes.blocks(channels * count * values.element_size()):
+        size = planes.block_size(channels * count * values.element_size())
+        unfolded = line.new_empty(size * channels * 9)
+        answered = line.new_empty(size * channels * count)
+        for block in planes.blocks(size):
             weight, output = weights[:, block], outputs[:, block]
-            patches = planes.patches(line, block, group)
-            responses = torch.bmm(matrix, patches)
+            patches = planes.patches(line, block, group, unfolded)
+            responses = _within(answered, len(matrix), count * group, weight.shape[1])
+            torch.bmm(matrix, patches, out=responses)
             products = responses.view(-1, count, group, weight.shape[1])
             grouped = output.reshape(-1, 1, group, weight.shape[1])
             products *= grouped
-            weights_gradient[:, block] += over_channels @ responses.view(-1, weight.shape[1])
+            over_groups = responses.sum(0).view(count, group, -1)
+            weights_gradient[:, block] += over_groups.sum(1)
             torch.mul(grouped, weight[:, None], out=products)
             matrix_gradient += torch.bmm(responses, patches.transpose(1, 2))
             planes.add_patches(
@@ -191,6 +201,28 @@ class _BlockedKernelBasis(torch.autograd.Function):
             grouped_gradient.transpose(0, 1).reshape(bases.shape).to(bases.dtype),
             weights @ outputs.t(),
         )
+
+
+def _mix_in_place(
+    planes: _Planes, line: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
+) -> None:
+    """Replace a line with margins by what kernel basis attention makes of it, without margins.
+
+    A block needs nothing that lies before its own place, since that is a margin before its pixels.
+    """
+    count, channels, group = bases.shape[:3]
+    matrix, weights = _bases_as_matrix(bases), planes.lay(coefficients)
+    size = planes.block_size(channels * count * line.element_size())
+    unfolded = line.new_empty(size * channels * 9)
+    answered = line.new_empty(size * channels * count)
+    for block in planes.blocks(size):
+        weight = weights[:, block]
+        patches = planes.patches(line, block, group, unfolded)
+        responses = _within(answered, len(matrix), count * group, weight.shape[1])
+        torch.bmm(matrix, patches, out=responses)
+        products = responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
+        mixed = products.sum(1).view(channels, -1)
+        torch.addmm(mixed, biases.t(), weight, out=line[:, block])
 
 
 def _bases_as_matrix(bases: Tensor) -> Tensor:

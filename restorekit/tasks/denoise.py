@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from restorekit.models.registry import Batch
 
-FACTOR_SHARE = 0.7
-FACTORS = 0.2, 5.0
+FACTOR_SHARE = 0.8
+FACTORS = 0.25, 7.0
 """Share of RAW pictures whose noise is weaker or stronger than sample_noise_levels has it, and the
 range of the factors of its deviation."""
 
