@@ -37,6 +37,10 @@ class OutputError(RestorekitError):
     exit_code = 73
 
 
+class OutputExistsError(OutputError):
+    """An output exists already and is not to be written over."""
+
+
 class MemoryExhaustedError(RestorekitError):
     """Memory ran out after every fallback."""
 

@@ -93,3 +93,22 @@ def test_parts_of_other_hosts_stay(tmp_path: Path) -> None:
         path.write_bytes(b"half")
     assert remove_stale(tmp_path) == [here]
     assert list(tmp_path.iterdir()) == [there]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "a.png"
+    with atomic_path(target, overwrite=False) as part:
+        part.write_bytes(b"first")
+
+    with pytest.raises(FileExistsError), atomic_path(target, overwrite=False) as part:
+        part.write_bytes(b"second")
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]

@@ -145,6 +145,27 @@ def test_an_output_that_exists(run: Run, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_png(source), read_png(target))
 
 
+def test_an_output_that_another_process_writes_meanwhile(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = write_png(tmp_path / "a.png"), tmp_path / "b.png"
+
+    def meanwhile(self: BlendModel, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
+        target.write_bytes(b"theirs")
+        return degraded
+
+    monkeypatch.setattr(BlendModel, "forward", meanwhile)
+    outcomes = []
+    for on_exist in ("error", "skip", "rename"):
+        target.unlink(missing_ok=True)
+        (record,) = run((source, target), on_exist=on_exist)
+        outcomes.append((record.status, record.exit_code, Path(record.output).name))
+        assert target.read_bytes() == b"theirs"
+    expected = [("failed", 73, "b.png"), ("skipped", 0, "b.png"), ("ok", 0, "b_1.png")]
+    assert outcomes == expected
+    np.testing.assert_array_equal(read_png(source), read_png(tmp_path / "b_1.png"))
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_an_input_is_never_written_over(
     run: Run, tmp_path: Path, link: Callable[[Path, Path], None]

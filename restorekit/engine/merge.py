@@ -57,7 +57,7 @@ class BurstRecord(FileRecord):
 
 def plan_bursts(jobs: Sequence[BurstJob], output: OutputOptions) -> Iterator[BurstRecord]:
     """Yield the record that each burst would have as far as names tell, and touch nothing."""
-    targets = Targets((source for job in jobs for source in job.sources), output.on_exist)
+    targets = Targets((source for job in jobs for source in job.sources), output)
     for job in jobs:
         yield targets.plan(_record(job, "planned"))
 
@@ -91,7 +91,7 @@ def merge_files(
     keep_freed_memory()
     model = load_model(options.model or TASKS["burst"].default_model)
     denoiser = load_model(TASKS["denoise"].default_model)
-    targets = Targets((source for job in jobs for source in job.sources), output.on_exist)
+    targets = Targets((source for job in jobs for source in job.sources), output)
     for folder in {job.target.parent for job in jobs}:
         remove_stale(folder)
 
@@ -107,17 +107,13 @@ def merge_files(
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))
-        lost = io.write_image(
-            merged,
-            target,
-            format=output.format,
-            strip=output.strip,
-            quality=output.quality,
-        )
+        written, lost = targets.write(merged, job.target, target)
+        if written is None:
+            return _record(job, "skipped")
         everything = {frame.input: frame for frame in (*unread, *report.frames)}
         return replace(
             _record(job, "ok"),
-            output=str(target),
+            output=str(written),
             exit_code=SOME_FAILED if unread else 0,
             model=model.card.name,
             sha256=model.card.sha256,

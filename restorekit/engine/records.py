@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from restorekit import io
 from restorekit.engine.device import is_out_of_memory
-from restorekit.errors import MemoryExhaustedError, OutputError, RestorekitError
-from restorekit.image import NoiseProfile
+from restorekit.errors import (
+    MemoryExhaustedError,
+    OutputError,
+    OutputExistsError,
+    RestorekitError,
+)
+from restorekit.image import Image, NoiseProfile
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,10 @@ Record = TypeVar("Record", bound=FileRecord)
 class Targets:
     """Choose the output of each file among the paths that are not spoken for."""
 
-    def __init__(self, sources: Iterable[Path], on_exist: str) -> None:
+    def __init__(self, sources: Iterable[Path], output: OutputOptions) -> None:
         """Keep every input safe."""
-        self._on_exist = on_exist
+        self._output = output
+        self._on_exist = output.on_exist
         self._sources = {_identity(source) for source in sources}
         self._taken: set[Path] = set()
 
@@ -123,6 +130,31 @@ class Targets:
             raise OutputError(f"{target} exists; choose --on-exist skip, overwrite or rename")
         self._taken.add(target.resolve())
         return target
+
+    def write(self, image: Image, wanted: Path, target: Path) -> tuple[Path | None, list[str]]:
+        """Write a picture to its target, and return where and what the file could not hold.
+
+        Where another process has written the target in the meantime, it is chosen again, and the
+        file is None if that skips it.
+
+        Raises:
+            OutputError: the file exists and stays, or cannot be written.
+        """
+        chosen: Path | None = target
+        while chosen is not None:
+            try:
+                return chosen, io.write_image(
+                    image,
+                    chosen,
+                    format=self._output.format,
+                    strip=self._output.strip,
+                    quality=self._output.quality,
+                    overwrite=self._on_exist == "overwrite",
+                )
+            except OutputExistsError:
+                self._taken.discard(chosen.resolve())
+                chosen = self.choose(wanted)
+        return None, []
 
     def plan(self, record: Record) -> Record:
         """Return the record that an input would have as far as names tell."""

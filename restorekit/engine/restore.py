@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
@@ -52,7 +53,7 @@ class _Work:
 
 def plan_files(jobs: Sequence[Job], output: OutputOptions) -> Iterator[FileRecord]:
     """Yield the record that each file would have as far as its names tell, and touch nothing."""
-    targets = Targets((job.source for job in jobs), output.on_exist)
+    targets = Targets((job.source for job in jobs), output)
     for job in jobs:
         yield targets.plan(FileRecord(str(job.source), str(job.target), status="planned"))
 
@@ -124,7 +125,7 @@ class _Run:
         """Load the model of the run, and its psf."""
         self._task, self._options, self._output = task, options, output
         self._reporter, self._many = reporter, len(jobs) > 1
-        self._targets = Targets((job.source for job in jobs), output.on_exist)
+        self._targets = Targets((job.source for job in jobs), output)
         self._models: dict[str, LoadedModel] = {}
         self._psf = None if options.psf is None else read_psf(options.psf)
         denoise = TASKS["denoise"]
@@ -153,7 +154,7 @@ class _Run:
             image = io.read_image(job.source)
             io.check_format(image.layout, self._output.format, target)
             return _Work(
-                replace(job, target=target),
+                job,
                 replace(work.record, output=str(target), warnings=image.metadata.warnings),
                 image,
             )
@@ -212,14 +213,12 @@ class _Run:
             return work.record
 
         def write() -> _Work:
-            warnings = io.write_image(
-                self._finished(image),
-                work.job.target,
-                format=self._output.format,
-                strip=self._output.strip,
-                quality=self._output.quality,
-            )
-            record = replace(work.record, warnings=(*work.record.warnings, *warnings))
+            target = Path(work.record.output)
+            written, lost = self._targets.write(self._finished(image), work.job.target, target)
+            if written is None:
+                return replace(work, record=replace(work.record, status="skipped"))
+            warnings = (*work.record.warnings, *lost)
+            record = replace(work.record, output=str(written), warnings=warnings)
             return replace(work, record=record)
 
         return _guarded(work, write).record

@@ -7,7 +7,13 @@ from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from restorekit.errors import DecodeError, OutputError, RestorekitError, UsageError
+from restorekit.errors import (
+    DecodeError,
+    OutputError,
+    OutputExistsError,
+    RestorekitError,
+    UsageError,
+)
 from restorekit.image import Image, Layout, Metadata
 from restorekit.io.atomic import atomic_path
 from restorekit.io.checks import check_file
@@ -130,6 +136,7 @@ def write_image(
     format: str | None = None,
     strip: str = "none",
     quality: int = 95,
+    overwrite: bool = True,
 ) -> list[str]:
     """Write a picture whole or not at all, and return what the file could not hold, a line each.
 
@@ -139,8 +146,10 @@ def write_image(
         format: one of FORMATS; None takes it from the suffix.
         strip: "none" carries all metadata, "gps" drops positions, "all" drops EXIF, XMP and text.
         quality: 1..100, for JPEG and WebP.
+        overwrite: whether a file that is there goes.
 
     Raises:
+        OutputExistsError: there is one, and it stays.
         OutputError: the file cannot be written, or its format cannot hold this picture.
         UsageError: no such format or strip.
     """
@@ -148,10 +157,12 @@ def write_image(
     chosen = check_format(image.layout, format, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
+        with atomic_path(path, overwrite=overwrite) as part:
             return _write(image, part, chosen, strip, quality)
     except (RestorekitError, MemoryError):
         raise
+    except FileExistsError as error:
+        raise OutputExistsError(f"{path} exists") from error
     except Exception as error:  # codecs raise anything on what they cannot hold
         raise OutputError(f"{path}: cannot be written{_reason(error)}") from error
 

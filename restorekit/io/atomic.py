@@ -18,7 +18,7 @@ _in_use: set[Path] = set()
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside a file, and put what is written there in its place at the end.
 
     The bytes are on the disk before the file takes its name. After any exception, KeyboardInterrupt
@@ -26,6 +26,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Args:
         path: file to write; its folder must exist.
+        overwrite: whether an old file goes.
+
+    Raises:
+        FileExistsError: there is a file that stays, also one that appeared in the meantime.
     """
     part = path.with_name(part_name(path.name, os.getpid()))
     place = _resolved(part)
@@ -33,7 +37,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield part
         _flush(part, os.O_RDWR)
-        os.replace(part, path)
+        if overwrite:
+            os.replace(part, path)
+        else:
+            _take_name(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink()
@@ -72,6 +79,20 @@ def part_name(name: str, process: int) -> str:
     if len(os.fsencode(name)) > room:
         name = os.fsencode(name)[:room].decode("utf-8", "ignore")
     return f".{name}{end}"
+
+
+def _take_name(part: Path, path: Path) -> None:
+    """Give a temporary file its name unless that is taken."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(part, path)
+    else:
+        part.unlink()
 
 
 def _flush(path: Path, mode: int) -> None:
