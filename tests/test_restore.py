@@ -143,6 +143,10 @@ def test_an_output_that_exists(run: Run, tmp_path: Path) -> None:
     (written,) = run((source, target), on_exist="overwrite")
     assert written.status == "ok"
     np.testing.assert_array_equal(read_png(source), read_png(target))
+    target.unlink()
+    target.symlink_to(tmp_path / "gone.png")
+    assert run((source, target))[0].exit_code == 73
+    assert run((source, target), on_exist="rename")[0].output == str(tmp_path / "b_2.png")
 
 
 def test_an_output_that_another_process_writes_meanwhile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,16 +118,16 @@ class Targets:
         target = wanted
         if self._on_exist == "rename":
             number = 0
-            while target.exists() or target.resolve() in self._taken:
+            while os.path.lexists(target) or target.resolve() in self._taken:
                 number += 1
                 target = wanted.with_stem(f"{wanted.stem}_{number}")
         if _identity(target) in self._sources:
             raise OutputError(f"{target} is an input and is never written over; name another -o")
         if target.resolve() in self._taken:
             raise OutputError(f"{target} is the output of another input too; name another -o")
-        if target.exists() and self._on_exist == "skip":
+        if os.path.lexists(target) and self._on_exist == "skip":
             return None
-        if target.exists() and self._on_exist == "error":
+        if os.path.lexists(target) and self._on_exist == "error":
             raise OutputError(f"{target} exists; choose --on-exist skip, overwrite or rename")
         self._taken.add(target.resolve())
         return target

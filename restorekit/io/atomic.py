@@ -88,7 +88,7 @@ def _take_name(part: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # some file systems have no links
-        if path.exists():
+        if os.path.lexists(path):
             raise FileExistsError(path) from None
         os.replace(part, path)
     else:
