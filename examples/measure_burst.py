@@ -26,7 +26,7 @@ def main(model: str = "ame_kpn.burst8") -> tuple[float, float, float]:
     for file in files[1:]:
         frames.append(inspect_frame(str(file), partial(read_image, file), like=frames[0]))
     check_frames(frames)
-    denoiser = load_model("kbnet_xs.gaussian")
+    denoiser = load_model("kbnet_xs.raw")
     merged, report = merge_burst(frames, load_model(model), denoiser)
     reference = files[[frame.status for frame in report.frames].index("reference")]
     plain = psnr(plain_rendering(reference).pixels, truth)

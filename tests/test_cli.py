@@ -241,6 +241,65 @@ def test_a_crop_and_its_comparison(denoise: Run, tmp_path: Path) -> None:
     assert denoise(source, "--crop", "30,0,10,10", "-o", tmp_path / "c.png").code == 2
 
 
+def test_a_comparison_takes_the_place_of_no_other_file(denoise: Run, tmp_path: Path) -> None:
+    source, taken = picture(tmp_path / "a.png"), picture(tmp_path / "a_denoise.png")
+    both = tmp_path / "a_denoise_1.png"
+    assert denoise(source, "--on-exist", "rename", "--compare", both).code == 73
+    assert iio.imread(both).shape == iio.imread(source).shape
+    assert iio.imread(taken).shape == iio.imread(source).shape
+    assert denoise(source, "--on-exist", "overwrite", "--compare", tmp_path / "c.dng").code == 2
+    words = (source, "-o", tmp_path / "new.png", "--compare", both)
+    assert denoise(*words, "--on-exist", "skip").code == 0
+    assert iio.imread(both).shape == iio.imread(source).shape
+
+
+def test_a_grey_picture_is_compared_with_its_webp(denoise: Run, tmp_path: Path) -> None:
+    source = tmp_path / "grey.png"
+    iio.imwrite(source, np.full((20, 30), 90, np.uint8))
+    both = tmp_path / "both.png"
+    assert denoise(source, "-o", tmp_path / "grey.webp", "--compare", both).code == 0
+    assert iio.imread(both).shape == (20, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["file", "device", "link"])
+def test_an_output_folder_that_is_none(denoise: Run, tmp_path: Path, kind: str) -> None:
+    source, target = picture(tmp_path / "a.png"), tmp_path / "out"
+    if kind == "file":
+        target.write_bytes(b"x")
+    elif kind == "device":
+        target = Path(os.devnull)
+    else:
+        target.symlink_to(tmp_path / "nowhere")
+    for on_exist in ("error", "skip", "overwrite", "rename"):
+        result = denoise(source, "-o", target, "--on-exist", on_exist)
+        assert (result.code, result.err.count("\n")) == (73, 1)
+
+
+def test_a_folder_that_cannot_be_made(denoise: Run, tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    (tmp_path / "file").write_bytes(b"x")
+    for on_exist in ("error", "rename"):
+        target = tmp_path / "file" / "b.png"
+        result = denoise(source, "-o", target, "--on-exist", on_exist)
+        assert (result.code, result.err.count("\n")) == (73, 1)
+
+
+def test_a_dry_run_of_a_pipe_says_what_it_would_do(
+    denoise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture(tmp_path / "a.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data)))
+    result = denoise("-", "--dry-run")
+    assert (result.code, result.out, result.err) == (0, "", "- -> - (planned)\n")
+
+
+def test_a_name_that_is_too_long_is_no_such_file(denoise: Run, tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    result = denoise(tmp_path / ("x" * 300 + ".png"), source, "--format", "ndjson")
+    assert result.code == 3
+    assert [record["exit_code"] for record in result.records] == [66, 0]
+
+
 def test_the_picture_format_can_be_chosen(denoise: Run, tmp_path: Path) -> None:
     source = picture(tmp_path / "a.png")
     assert denoise(source, "--to", "jpg", "--quality", "80").code == 0
@@ -302,6 +361,21 @@ def test_closed_streams_are_named(
     result = denoise("-", "-o", tmp_path / "b.png")
     assert result.code == 66
     assert result.err == "restorekit: error: standard input is closed\n"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_picture_is_restored_though_nobody_listens(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setattr(f"sys.{stream}", None)
+    source, target = picture(tmp_path / "a.png"), tmp_path / "b.png"
+    words = ["denoise", source, "-o", target, "--model", model, "--device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        entry.main(list(map(str, words)))
+    if stream == "stderr":
+        sys.stderr.close()
+    assert stop.value.code == 0
+    assert target.is_file()
 
 
 def test_a_picture_is_not_poured_onto_a_terminal(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from restorekit.cli.inputs import Source, find_sources, spool
+from restorekit.cli.inputs import Source, find_sources, not_there, spool
 from restorekit.cli.options import parse_noise
 from restorekit.cli.output import combined_exit_code, plain
 from restorekit.cli.restore import parse_crop
@@ -60,6 +60,30 @@ def test_a_walk_passes_over_hidden_files_earlier_outputs_and_the_output_folder(
     places, missing = found(tmp_path, recursive=True, kept_out=tmp_path / "out")
     assert places == ["a.png", "only_denoise.png"]
     assert missing == []
+
+
+def test_a_pattern_passes_over_the_output_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "out" / "a.png", tmp_path / "sub" / "b.png")
+    for pattern, places in (("**/*.png", ["a.png", "sub/b.png"]), ("*", ["a.png", "sub/b.png"])):
+        assert found(tmp_path / pattern, kept_out=tmp_path / "out") == (places, [])
+    inside = found(tmp_path / "out" / "*.png", kept_out=tmp_path / "out")
+    assert inside == (["a.png"], [])
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a.png", tmp_path / "shut" / "b.png")
+    shut, scandir = str(tmp_path / "shut"), os.scandir
+
+    def refuse(path: str) -> object:
+        if os.fspath(path) == shut:
+            raise PermissionError(13, "Permission denied", shut)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert found(tmp_path, recursive=True) == (["a.png"], [shut])
+    assert str(not_there([shut])) == f"{shut}: this folder cannot be read"
 
 
 def test_an_output_named_by_hand_is_an_input(tmp_path: Path) -> None:

@@ -142,6 +142,21 @@ def test_a_stripped_dng_does_not_state_them(tmp_path):
         assert 34665 not in file.pages[0].tags
 
 
+def test_an_xmp_packet_goes_along_but_not_into_developed_pictures(tmp_path):
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description crs:Exposure2012='+1'/>"
+    tags = [*dng_tags(), (700, 1, len(packet), packet, True)]
+    mosaic = scene(40, 60)
+    source = tmp_path / "a.dng"
+    tifffile.imwrite(source, mosaic, photometric=32803, metadata=None, extratags=tags)
+    image = raw.read_raw(source)
+    assert image.metadata.xmp == packet
+    for format in ("cfa-dng", "dng"):
+        write_image(image, tmp_path / "b.dng", format=format)
+        with tifffile.TiffFile(tmp_path / "b.dng") as file:
+            assert bytes(file.pages[0].tags[700].value) == packet
+    assert raw.develop(image).metadata.xmp is None
+
+
 def test_a_mosaic_without_a_source_has_the_colors_of_srgb(tmp_path):
     path = tmp_path / "a.dng"
     levels = torch.tensor([0.2, 0.5, 0.5, 0.3]).view(4, 1, 1).expand(4, 20, 20)

@@ -67,6 +67,13 @@ def test_a_frame_states_its_noise_and_size() -> None:
     assert given == NoiseProfile(0.5, 0.5)
 
 
+@pytest.mark.parametrize("side", [1, 3, 15])
+def test_a_frame_that_is_too_small_to_be_aligned_is_refused(side: int) -> None:
+    small = Image(torch.rand(3, side, 40), Transfer.SRGB, Layout.RGB)
+    with pytest.raises(UsageError, match="small: too small for a burst"):
+        inspect_frame("small", lambda: small)
+
+
 def test_the_noise_of_rgb_frames_is_linear() -> None:
     linear = texture(200, 240, seed=3, channels=3)
     image = Image(noisy(linear, GAINS[1], 0), Transfer.LINEAR, Layout.RGB).to_srgb()

@@ -156,6 +156,8 @@ def test_channel_attention_weighs_by_the_mean(generator: torch.Generator) -> Non
 
 
 def test_unknown_names_and_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="kbnet_xs: a setting is of the wrong kind"):
+        create_model("kbnet_xs", {"width": "x"})
     with pytest.raises(ConfigError, match="no architecture 'kbnet_z'"):
         create_model("kbnet_z")
     with pytest.raises(ConfigError, match="no setting widht"):

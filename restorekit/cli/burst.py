@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restorekit.cli.inputs import find_sources, nothing_there
+from restorekit.cli.inputs import find_sources, not_there, nothing_there
 from restorekit.cli.options import (
     NOISE_HELP,
     NOISE_METAVAR,
@@ -30,7 +30,7 @@ from restorekit.cli.output import RecordWriter
 from restorekit.cli.progress import reporting
 from restorekit.cli.targets import parse_destination, picture_format, plan_targets
 from restorekit.cli.work import STREAM
-from restorekit.errors import NoInputError, UsageError
+from restorekit.errors import UsageError
 from restorekit.tasks import TASKS
 
 TASK = TASKS["burst"]
@@ -101,7 +101,7 @@ def burst(
         inputs, recursive=recursive, task=TASK.name, kept_out=destination.folder
     )
     if missing:
-        raise NoInputError(f"{', '.join(missing)}: no such file")
+        raise not_there(missing)
     if not sources:
         raise nothing_there(inputs)
 

@@ -6,8 +6,9 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,12 +55,12 @@ def find_sources(
         kept_out: folder that is not walked, because the outputs go there.
 
     Returns:
-        The sources in order, and the words that name nothing.
+        The sources in order, and the words that name nothing and folders that cannot be read.
     """
     sources: dict[Path, Source] = {}
-    missing = []
+    missing: list[str] = []
     for word in words:
-        found = list(_expand(word, recursive, task, kept_out))
+        found = list(_expand(word, recursive, task, kept_out, missing))
         if not found and not os.path.exists(word):
             missing.append(word)
         for source in found:
@@ -73,29 +74,55 @@ def nothing_there(words: Sequence[str]) -> NoInputError:
     return NoInputError(f"{named}: no picture there; -r walks the folders below a folder too")
 
 
-def _expand(word: str, recursive: bool, task: str, kept_out: Path | None) -> Iterator[Source]:
+def not_there(words: Sequence[str]) -> NoInputError:
+    """Return the error of words that find_sources could not follow."""
+    unread = [word for word in words if os.path.isdir(word)]
+    reason = "this folder cannot be read" if unread else "no such file"
+    return NoInputError(f"{', '.join(unread or words)}: {reason}")
+
+
+def _expand(
+    word: str, recursive: bool, task: str, kept_out: Path | None, unread: list[str]
+) -> Iterator[Source]:
     path = Path(word)
-    if path.is_dir():
-        yield from _walk(path, path, recursive, task, kept_out)
-    elif path.exists():
+    if os.path.isdir(path):
+        yield from _walk(path, path, recursive, task, kept_out, unread)
+    elif os.path.exists(path):
         yield Source(path, Path(path.name))
     elif glob.has_magic(word):
         base = _fixed_part(path)
+        if kept_out is not None and _lies_in(base, kept_out):
+            kept_out = None
+        names = cache(os.listdir)
         for match in map(Path, sorted(glob.glob(word, recursive=True))):
-            if match.is_dir():
+            if kept_out is not None and _lies_in(match, kept_out):
+                continue
+            if os.path.isdir(match):
                 # '**' has already matched the files below.
                 if "**" not in word:
-                    yield from _walk(match, base, recursive, task, kept_out)
-            elif _is_input(match, {p.name for p in match.parent.iterdir()}, task):
+                    yield from _walk(match, base, recursive, task, kept_out, unread)
+            elif _is_input(match, names(match.parent), task):
                 yield Source(match, match.relative_to(base))
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def _walk(
-    folder: Path, base: Path, recursive: bool, task: str, kept_out: Path | None
+    folder: Path,
+    base: Path,
+    recursive: bool,
+    task: str,
+    kept_out: Path | None,
+    unread: list[str],
 ) -> Iterator[Source]:
+    def note(error: OSError) -> None:
+        unread.append(str(error.filename))
+
     real_kept_out = kept_out.resolve() if kept_out is not None else None
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
         here = Path(parent)
         real = here.resolve()
         if real in seen or (real == real_kept_out and here != folder):
@@ -109,7 +136,7 @@ def _walk(
                 yield Source(here / name, (here / name).relative_to(base))
 
 
-def _is_input(path: Path, neighbours: set[str], task: str) -> bool:
+def _is_input(path: Path, neighbours: Collection[str], task: str) -> bool:
     from restorekit.io import is_image_path
 
     return (
@@ -120,7 +147,7 @@ def _is_input(path: Path, neighbours: set[str], task: str) -> bool:
     )
 
 
-def _is_earlier_output(path: Path, neighbours: set[str], task: str) -> bool:
+def _is_earlier_output(path: Path, neighbours: Collection[str], task: str) -> bool:
     match = re.fullmatch(rf"(.+)_{re.escape(task)}(?:_\d+)?", path.stem)
     return match is not None and any(
         match[1] in (Path(name).stem, stem_with_suffix(Path(name))) for name in neighbours

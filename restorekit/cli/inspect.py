@@ -8,7 +8,7 @@ import typer
 from restorekit.cli.options import Device, Offline
 from restorekit.cli.output import write_line
 from restorekit.cli.restore import parse_crop
-from restorekit.errors import OutputError, UsageError
+from restorekit.errors import NoInputError, OutputError, UsageError
 
 
 def inspect(
@@ -75,6 +75,8 @@ def inspect(
     from restorekit.hub import load_model
     from restorekit.io.atomic import atomic_path
 
+    if not picture.exists():
+        raise NoInputError(f"{picture}: no such file")
     image = upright(io.read_image(picture), window)
     loaded = load_model(model, offline=offline)
     drawn = draw(image, loaded, block=block, at=points, device=device)

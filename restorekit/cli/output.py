@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from restorekit.errors import OutputError
@@ -30,7 +30,8 @@ def plain(text: str) -> str:
 
 def say(message: str) -> None:
     """Write one line on stderr."""
-    print(f"restorekit: {plain(message)}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it, or the disk is full
+        print(f"restorekit: {plain(message)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -66,6 +66,6 @@ def reporting(*, quiet: bool) -> Iterator[Reporter]:
             *columns,
             console=Console(stderr=True),
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         ) as progress:
             yield BarReporter(progress)

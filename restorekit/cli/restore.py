@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: the annotations of a command made 
 variables of that function, and only annotations evaluated at once keep their values apart.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -153,7 +154,7 @@ def restore_command(task: Task) -> Callable[..., None]:
             )
             _check_format(task, work, window)
             if compare is not None:
-                _check_comparison(compare, work, on_exist)
+                _check_comparison(compare, work, psf, on_exist)
 
             from restorekit.engine.restore import OutputOptions, RestoreOptions
 
@@ -172,7 +173,10 @@ def restore_command(task: Task) -> Callable[..., None]:
                 format=work.picture_format, strip=strip, quality=quality, on_exist=on_exist
             )
             with RecordWriter(
-                record_format, quiet=quiet, verbose=verbose, on_stderr=work.to_stdout
+                record_format,
+                quiet=quiet,
+                verbose=verbose or (dry_run and not quiet),
+                on_stderr=work.to_stdout,
             ) as writer:
                 if dry_run:
                     work.plan(outputs, writer)
@@ -191,14 +195,15 @@ def _check_format(task: Task, work: Work, window: tuple[int, int, int, int] | No
         raise UsageError(f"{reason} gives a developed picture, no DNG; choose tiff or png")
 
 
-def _check_comparison(compare: Path, work: Work, on_exist: str) -> None:
+def _check_comparison(compare: Path, work: Work, psf: Path | None, on_exist: str) -> None:
     if len(work.sources) != 1:
         raise UsageError(f"--compare shows one picture, not {len(work.sources)}")
-    if parse_destination(str(compare)).file is None:
+    if parse_destination(str(compare)).file is None or compare.suffix.lower() == ".dng":
         raise UsageError(f"--compare {compare}: give a file name such as compare.png")
-    if compare.resolve() in (work.sources[0].path.resolve(), work.targets[0].resolve()):
-        raise UsageError(f"--compare {compare} is the input or the output; name a third file")
-    if compare.exists() and on_exist != "overwrite":
+    others = (work.sources[0].path, work.targets[0], psf)
+    if compare.resolve() in (other.resolve() for other in others if other is not None):
+        raise UsageError(f"--compare {compare} is an input or the output; name another file")
+    if os.path.lexists(compare) and on_exist not in ("overwrite", "skip"):
         raise OutputError(f"{compare} exists; choose --on-exist overwrite or another name")
 
 

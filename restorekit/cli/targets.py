@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restorekit.cli.inputs import Source, stem_with_suffix
-from restorekit.errors import UsageError
+from restorekit.errors import OutputError, UsageError
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "png": (".png",),
@@ -35,11 +35,14 @@ def parse_destination(word: str | None) -> Destination:
 
     Raises:
         UsageError: the suffix of the file is of no format that can be written.
+        OutputError: the folder is a file.
     """
     if word is None:
         return Destination()
     path = Path(word)
-    if path.is_dir() or not path.suffix or word.endswith(("/", os.sep)):
+    if os.path.isdir(path) or not path.suffix or word.endswith(("/", os.sep)):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise OutputError(f"{path} is no folder; name a folder, or a file such as out.png")
         return Destination(folder=path)
     if not _formats_of(path):
         known = " ".join(sorted({suffix for group in SUFFIXES.values() for suffix in group}))

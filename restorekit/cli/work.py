@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restorekit.cli.inputs import Source, find_sources, nothing_there, spool
+from restorekit.cli.inputs import Source, find_sources, not_there, nothing_there, spool
 from restorekit.cli.output import RecordWriter, quiet_pipe
 from restorekit.cli.targets import (
     Destination,
@@ -88,11 +88,18 @@ class Work:
                 if done and self.to_stdout:
                     _pour(Path(record.output))
                 writer.write(self._named(record))
-                if done and compare is not None:
+                kept = output.on_exist == "skip" and compare is not None and compare.exists()
+                if done and compare is not None and not kept:
                     from restorekit.engine.compare import write_comparison
 
-                    source, target = Path(record.input), Path(record.output)
-                    write_comparison(source, target, compare, options.crop, output.strip)
+                    write_comparison(
+                        Path(record.input),
+                        Path(record.output),
+                        compare,
+                        options.crop,
+                        output.strip,
+                        overwrite=output.on_exist == "overwrite",
+                    )
                 reporter.advance()
         reporter.finish()
 
@@ -105,7 +112,7 @@ class Work:
         from restorekit.engine.restore import FileRecord
 
         for word in self.missing:
-            error = NoInputError(f"{word}: no such file")
+            error = not_there([word])
             yield FileRecord(word, "", status="failed", exit_code=error.exit_code, error=str(error))
         yield from found
 
@@ -173,7 +180,7 @@ def find_work(
         )
     if not sources:
         if missing:
-            raise NoInputError(f"{', '.join(missing)}: no such file")
+            raise not_there(missing)
         raise nothing_there(words)
     if to_stdout:
         if len(sources) > 1:

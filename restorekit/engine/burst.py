@@ -28,9 +28,11 @@ from restorekit.image import Image, Layout, NoiseProfile, Transfer
 
 _FEW_ALONE = 2e-3
 """Share of pixels that may be without another frame before they are denoised by themselves."""
-_WEAK_NOISE, _STRONG_NOISE = 0.018, 0.25
+_WEAK_NOISE, _STRONG_NOISE = 0.003, 0.04
 """Deviation at the mean brightness up to which the network for bursts is alone, and from which on
-it would not count any more."""
+it does not count any more."""
+_MOST_OF_ENCODED = 0.6
+"""Most that the denoised mean counts where frames are encoded, so that its noise is not white."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def merge_burst(
         single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
         pixels = torch.lerp(pixels, single, alone)
     if stack.count > 1:
-        share = alone.clamp_min(_share_of_mean(stack))
+        share = alone.clamp_min(_share_of_mean(stack, image.layout))
         stack.fill(torch.lerp(stack.pixels, pixels, share))
         pixels = torch.lerp(_merged(image, stack, merging), pixels, share)
     inferences = (denoising.inference, merging.inference)
@@ -167,17 +169,17 @@ def _merged(image: Image, stack: Stack, network: _Network) -> Tensor:
     return Domain(stack.pixels, None, passes, image).leave(results)
 
 
-def _share_of_mean(stack: Stack) -> float:
+def _share_of_mean(stack: Stack, layout: Layout) -> float:
     """Return how far the denoised mean counts, by the noise at the mean brightness."""
     noise, level = stack.noise, float(stack.pixels.mean().clamp_min(0))
     deviation = (noise.shot * level + noise.read**2) ** 0.5
     share = math.log(deviation / _WEAK_NOISE) / math.log(_STRONG_NOISE / _WEAK_NOISE)
-    return min(max(share, 0.0), 1.0)
+    return min(max(share, 0.0), 1.0 if layout is Layout.BAYER else _MOST_OF_ENCODED)
 
 
 def _finished(image: Image, pixels: Tensor, noise: NoiseProfile, left: float) -> Image:
     """Return the picture of linear pixels, like the reference, with the noise left of it."""
     profile = NoiseProfile(noise.shot * left, noise.read * left**0.5)
-    metadata = replace(image.metadata, noise=profile, bit_depth=16)
+    metadata = replace(image.metadata, noise=profile, bit_depth=max(16, image.metadata.bit_depth))
     merged = replace(image.to_linear(), pixels=pixels, metadata=metadata)
     return merged if image.transfer is Transfer.LINEAR else merged.to_srgb()

@@ -28,8 +28,6 @@ times its deviation; that is what a colour network is told."""
 _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
 LEAST_SHOT = 1e-6
-WEAK_NOISE = 0.05
-"""Deviation of stabilised noise, white 1, up to which a mosaic goes to the network for mosaics."""
 
 
 @dataclass(frozen=True)
@@ -104,28 +102,10 @@ def measure_noise(
     return None
 
 
-def default_model(task: Task, image: Image, given: float | NoiseProfile | None) -> str:
-    """Return the bundled model of a task for a picture.
-
-    The network for mosaics is taken below WEAK_NOISE, where it measures better than the one for
-    colour (tests/benchmarks/mosaics.py).
-
-    Args:
-        task: what is done.
-        image: the whole picture.
-        given: its noise as the user states it, or None to measure that of a mosaic.
-
-    Raises:
-        UsageError: what is given is no profile for a mosaic.
-    """
-    bundled = bundled_cards()
-    if image.layout is Layout.GRAY and task.default_gray_model in bundled:
-        return str(task.default_gray_model)
-    if image.layout is Layout.BAYER and task.default_bayer_model in bundled:
-        noise = mosaic_noise(image, given)
-        if Stabiliser(noise.shot, noise.read).std <= WEAK_NOISE:
-            return str(task.default_bayer_model)
-    return task.default_model
+def default_model(task: Task, layout: Layout) -> str:
+    """Return the bundled model of a task for pictures of a layout."""
+    own = {Layout.GRAY: task.default_gray_model, Layout.BAYER: task.default_bayer_model}.get(layout)
+    return own if own in bundled_cards() else task.default_model
 
 
 def clipped_at_black(image: Image) -> bool:

@@ -27,6 +27,7 @@ _READ_OF_ENCODED = 1 / 12.92
 """The slope of the sRGB curve turns a deviation s of encoded values into about this linear noise:
 variance 4.5 s**2 x, and s / 12.92 in black."""
 _LEAST_ENCODED = 0.5 / 255
+_LEAST_SIDE = 16
 _LAPLACIAN = torch.tensor(((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0)))
 
 
@@ -74,11 +75,13 @@ def inspect_frame(
 
     Raises:
         DecodeError: it cannot be read, or holds infinite values or no numbers.
-        UsageError: the noise does not fit the picture.
+        UsageError: the noise does not fit the picture, or it is too small to be aligned.
     """
     image = load()
     if not torch.stack(image.pixels.aminmax()).isfinite().all():
         raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
+    if min(image.pixels.shape[1:]) < _LEAST_SIDE:
+        raise UsageError(f"{name}: too small for a burst; restore it by denoise")
     profile = _linear_noise(name, image, noise)
     scale = 2 if image.layout is Layout.BAYER else 1
     return Frame(

@@ -11,6 +11,7 @@ from pathlib import Path
 from restorekit import io
 from restorekit.engine.burst import merge_burst
 from restorekit.engine.device import choose_device, keep_freed_memory
+from restorekit.engine.domain import default_model
 from restorekit.engine.frames import Frame, check_frames, inspect_frame
 from restorekit.engine.picture import RestoreOptions
 from restorekit.engine.records import (
@@ -90,7 +91,6 @@ def merge_files(
     choose_device(options.device)
     keep_freed_memory()
     model = load_model(options.model or TASKS["burst"].default_model)
-    denoiser = load_model(TASKS["denoise"].default_model)
     targets = Targets((source for job in jobs for source in job.sources), output)
     for folder in {job.target.parent for job in jobs}:
         remove_stale(folder)
@@ -104,6 +104,7 @@ def merge_files(
         frames, unread = _inspected(job, options, reporter)
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
+        denoiser = load_model(default_model(TASKS["denoise"], frames[0].layout))
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))

@@ -125,7 +125,8 @@ class _Run:
         """Load the model of the run, and its psf."""
         self._task, self._options, self._output = task, options, output
         self._reporter, self._many = reporter, len(jobs) > 1
-        self._targets = Targets((job.source for job in jobs), output)
+        inputs = [job.source for job in jobs]
+        self._targets = Targets(inputs if options.psf is None else [*inputs, options.psf], output)
         self._models: dict[str, LoadedModel] = {}
         self._psf = None if options.psf is None else read_psf(options.psf)
         denoise = TASKS["denoise"]
@@ -141,7 +142,7 @@ class _Run:
         """Return the chosen model, or the task's own for the layout of the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        return self._load(default_model(self._task, image, self._options.noise))
+        return self._load(default_model(self._task, image.layout))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""
@@ -203,7 +204,7 @@ class _Run:
             return restore(image, self._options)
         denoiser = None
         if self._options.denoise:
-            denoiser = self._load(default_model(TASKS["denoise"], image, self._options.noise))
+            denoiser = self._load(default_model(TASKS["denoise"], image.layout))
         return restore_developed(image, denoiser, restore, self._options, reporter)
 
     def write(self, work: _Work) -> FileRecord:

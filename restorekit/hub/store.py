@@ -7,6 +7,7 @@ weights/manifest.json with its file beside it. Torch is imported only where tens
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def locate(reference: str, *, offline: bool = False) -> tuple[ModelCard, Path | 
     bundled = bundled_cards()
     if reference in bundled:
         return bundled[reference], weights_folder() / bundled[reference].file
-    folder = Path(reference).expanduser()
+    folder = Path(os.path.expanduser(reference))
     if folder.is_dir():
         card = read_card(folder / CARD_FILE)
         return card, folder / card.file

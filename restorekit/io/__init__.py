@@ -157,6 +157,9 @@ def write_image(
     chosen = check_format(image.layout, format, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: its folder cannot be made{_reason(error)}") from error
+    try:
         with atomic_path(path, overwrite=overwrite) as part:
             return _write(image, part, chosen, strip, quality)
     except (RestorekitError, MemoryError):

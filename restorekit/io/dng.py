@@ -24,6 +24,7 @@ from torch import Tensor
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io.exif import (
+    XMP,
     Ifd,
     append_exif,
     exif_of_shot,
@@ -277,6 +278,8 @@ def _write(
     if metadata.noise is not None:
         profile = (metadata.noise.shot, metadata.noise.read**2)
         tags.append((51041, _DOUBLE, 2, profile, True))
+    if metadata.xmp:
+        tags.append((XMP, _BYTE, len(metadata.xmp), metadata.xmp, True))
     tifffile.imwrite(
         path,
         samples,

@@ -19,6 +19,7 @@ EXIF_IFD, GPS_IFD, INTEROPERABILITY_IFD = 34665, 34853, 40965
 EXPOSURE_TIME, F_NUMBER, ISO, MAKER_NOTE = 33434, 33437, 34855, 37500
 TAKEN, TAKEN_FRACTION = 36867, 37521
 DESCRIPTION = 270
+XMP = 700
 _RESOLUTION_UNIT = 296
 _RESOLUTION = {282, 283, _RESOLUTION_UNIT}
 # Beside them software, date, host, rating and the XP strings.
@@ -151,6 +152,17 @@ def exif_of_tiff(block: Buffer) -> bytes | None:
     if not (carried.keys() - _RESOLUTION or exif or gps):
         return None
     return new_exif(carried, {EXIF_IFD: exif, GPS_IFD: gps})
+
+
+def xmp_of_tiff(block: Buffer) -> bytes | None:
+    """Return the XMP packet of a TIFF file.
+
+    Raises:
+        ValueError: it is no classic TIFF.
+    """
+    order, offset = read_header(block)
+    packet = read_ifd(block, offset, order)[0].get(XMP)
+    return packet.data if packet else None
 
 
 def new_exif(main: Ifd, sub_ifds: Mapping[int, Ifd] | None = None) -> bytes:

@@ -25,7 +25,7 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, Transfer
 from restorekit.io.checks import check_dng, check_file, check_size
 from restorekit.io.dng import DngTags, read_dng_tags
-from restorekit.io.exif import exif_of_tiff
+from restorekit.io.exif import exif_of_tiff, xmp_of_tiff
 from restorekit.io.metadata import with_exif
 from restorekit.ops.color import bayer_offsets, linear_to_srgb
 
@@ -238,6 +238,7 @@ def _metadata(path: Path, raw: Any, tags: DngTags) -> Metadata:
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as block:
             metadata = with_exif(metadata, exif_of_tiff(block))
+            metadata = replace(metadata, xmp=xmp_of_tiff(block))
     except (ValueError, struct.error):
         warning = "EXIF of this kind of RAW file cannot be read and was left out"
         metadata = replace(metadata, warnings=(*metadata.warnings, warning))
@@ -314,7 +315,11 @@ def _srgb_curve() -> NDArray[np.float32]:
 
 
 def _rendered(samples: NDArray[np.uint16], metadata: Metadata) -> Image:
-    """Return the sRGB-encoded picture of linear (H, W, C) samples that LibRaw turned upright."""
+    """Return the sRGB-encoded picture of linear (H, W, C) samples that LibRaw turned upright.
+
+    The XMP packet stays behind: what it says of the development of the RAW file would be done to
+    the developed picture once more.
+    """
     planes = np.empty((samples.shape[2], *samples.shape[:2]), np.float32)
     for start in range(0, planes.shape[1], _BAND):
         for channel, plane in enumerate(planes[:, start : start + _BAND]):
@@ -331,6 +336,7 @@ def _rendered(samples: NDArray[np.uint16], metadata: Metadata) -> Image:
         noise=None,
         orientation=1,
         bit_depth=16,
+        xmp=None,
         icc_profile=srgb_profile() if layout is Layout.RGB else None,
     )
     return Image(torch.from_numpy(planes), Transfer.SRGB, layout, metadata)

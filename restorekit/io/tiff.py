@@ -26,6 +26,7 @@ from restorekit.io.exif import (
     MAKE,
     MODEL,
     ORIENTATION,
+    XMP,
     append_exif,
     exif_of_tiff,
 )
@@ -68,7 +69,7 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
             bit_depth=32 if samples.dtype.kind == "f" else 8 if peak < 256 else 16,
             orientation=_orientation(page.tags.valueof(ORIENTATION)),
             icc_profile=_bytes(page.tags.valueof(34675)),
-            xmp=_bytes(page.tags.valueof(700)),
+            xmp=_bytes(page.tags.valueof(XMP)),
             resolution=_resolution(page.tags),
         )
         try:
@@ -94,7 +95,7 @@ def write_tiff(image: Image, path: Path) -> list[str]:
     if metadata.orientation != 1:
         extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
     if metadata.xmp:
-        extra.append((700, 1, len(metadata.xmp), metadata.xmp, True))
+        extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
     tifffile.imwrite(
         path,
         from_image(image, bits),

@@ -181,7 +181,7 @@ def create_model(name: str, config: Mapping[str, Any] | None = None) -> Restorat
     """Build a network with fresh weights from an architecture's name and a JSON config.
 
     Raises:
-        ConfigError: no such architecture, or a field that its config does not have.
+        ConfigError: no such architecture, or a field that its config does not have or take.
     """
     if name not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
@@ -192,7 +192,10 @@ def create_model(name: str, config: Mapping[str, Any] | None = None) -> Restorat
     if unknown:
         raise ConfigError(f"{name} has no setting {', '.join(sorted(unknown))}")
     lists = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return architecture.build(architecture.config_type(**lists))
+    try:
+        return architecture.build(architecture.config_type(**lists))
+    except TypeError as error:
+        raise ConfigError(f"{name}: a setting is of the wrong kind: {error}") from error
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -28,7 +28,7 @@ class Task:
         degradations: what makes training pairs from clean pictures, by name; the default first.
         validations: what makes validation pairs, by name; the training's own without any.
         default_gray_model: bundled model for grey pictures, or None to use the colour model.
-        default_bayer_model: bundled model for mosaics of weak noise, likewise.
+        default_bayer_model: bundled model for mosaics, likewise.
         sigma_degradations: those that draw white noise from a range of deviations, an argument.
         burst: whether many frames give one picture.
         takes_noise_level: whether networks are told how strong the noise is; others are guarded.
