@@ -43,7 +43,7 @@ class Scene:
 
 
 SCENES = {
-    "denoise": Scene("night_truth.png", (300, 300), "kbnet_xs.gaussian"),
+    "denoise": Scene("night_truth.png", (300, 300), "kbnet_xs.raw"),
     "derain": Scene(
         "night_truth.png", (300, 300), "kbnet_xs.rain", partial(rainy, heaviness=(0.4, 0.4))
     ),

@@ -18,7 +18,7 @@ def main() -> tuple[float, float]:
     """Return the PSNR of the plain rendering and of the restored picture in dB."""
     truth = read_image(FOLDER / "night_truth.png").pixels
     plain = psnr(plain_rendering(FOLDER / "night.dng").pixels, truth)
-    model = load_model("kbnet_xs.gaussian")
+    model = load_model("kbnet_xs.raw")
     restored, _ = restore_image(read_image(FOLDER / "night.dng"), model)
     better = psnr(develop(restored).pixels, truth)
     print(f"plain rendering {plain:.2f} dB, restored {better:.2f} dB, gain {better - plain:.2f} dB")

@@ -1,3 +1,6 @@
+import re
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 import torch
 
 from restorekit.engine.compare import write_comparison
+from restorekit.errors import OutputExistsError
 from restorekit.image import Image, Layout, Metadata, Transfer
 from restorekit.io import write_image
 
@@ -39,7 +43,24 @@ def test_a_comparison_leaves_out_the_place_where_asked(tmp_path: Path) -> None:
     exif.get_ifd(34853)[1] = "N"
     source = write_grey(tmp_path / "a.png", 0.5, exif=exif.tobytes()[6:])
     for strip, kept in (("none", True), ("gps", False)):
-        write_comparison(source, source, tmp_path / "both.png", strip=strip)
+        write_comparison(source, source, tmp_path / "both.png", strip=strip, overwrite=True)
         with PIL.Image.open(tmp_path / "both.png") as picture:
             assert picture.getexif()[271] == "Nikon"
             assert (34853 in picture.getexif()) == kept
+
+
+def test_a_page_holds_both_pictures_and_stays_where_one_is(tmp_path: Path) -> None:
+    before = write_grey(tmp_path / "<a> &.png", 0.2)
+    after = write_grey(tmp_path / "b.png", 0.7)
+    page = tmp_path / "new" / "both.html"
+    write_comparison(before, after, page)
+    text = page.read_text(encoding="utf-8")
+    assert "<title>&lt;a&gt; &amp;.png</title>" in text
+    for level, data in zip((0.2, 0.7), re.findall(r"base64,([^\"]+)", text), strict=True):
+        shown = np.asarray(PIL.Image.open(BytesIO(b64decode(data))))
+        assert shown.shape == (6, 8)
+        assert np.abs(shown - 255 * level).max() <= 2
+    with pytest.raises(OutputExistsError, match="both.html exists"):
+        write_comparison(before, after, page)
+    write_comparison(after, before, page, overwrite=True)
+    assert "<title>b.png</title>" in page.read_text(encoding="utf-8")

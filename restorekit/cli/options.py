@@ -74,7 +74,7 @@ def model_option(task: Task) -> Any:
     """Return the option --model of a task."""
     own = task.default_model
     if task.default_bayer_model is not None:
-        own += f", of RAW files of weak noise {task.default_bayer_model},"
+        own += f", of Bayer RAW files {task.default_bayer_model},"
     return typer.Option(
         metavar="MODEL",
         help=f"A bundled name (see models ls; {own} without it), a model "

@@ -119,7 +119,10 @@ def restore_command(task: Task) -> Callable[..., None]:
         ] = None,
         compare: Annotated[
             Path | None,
-            typer.Option(metavar="FILE", help="Write before and after side by side as well."),
+            typer.Option(
+                metavar="FILE",
+                help="Write before and after as well, side by side, or a .html page with a slider.",
+            ),
         ] = None,
         model: Annotated[str | None, model_option(task)] = None,
         offline: Offline = False,
@@ -198,7 +201,8 @@ def _check_format(task: Task, work: Work, window: tuple[int, int, int, int] | No
 def _check_comparison(compare: Path, work: Work, psf: Path | None, on_exist: str) -> None:
     if len(work.sources) != 1:
         raise UsageError(f"--compare shows one picture, not {len(work.sources)}")
-    if parse_destination(str(compare)).file is None or compare.suffix.lower() == ".dng":
+    suffix = compare.suffix.lower()
+    if suffix == ".dng" or (suffix != ".html" and parse_destination(str(compare)).file is None):
         raise UsageError(f"--compare {compare}: give a file name such as compare.png")
     others = (work.sources[0].path, work.targets[0], psf)
     if compare.resolve() in (other.resolve() for other in others if other is not None):
