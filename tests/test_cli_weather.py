@@ -73,6 +73,7 @@ def test_what_the_commands_refuse(run: Run, model: Model, tmp_path: Path) -> Non
     flat = tmp_path / "flat.png"
     iio.imwrite(flat, np.full((5, 5), 7, np.uint8))
     wide = write_psf(tmp_path / "wide.png", 41)
+    over = ("--on-exist", "overwrite")
     rain, blur = ("--model", model("derain")), ("--model", model("deblur"))
     refused: list[tuple[int, str, tuple[Any, ...]]] = [
         (2, "derain gives a developed picture", ("derain", shot, *rain, "--to", "dng")),
@@ -84,6 +85,8 @@ def test_what_the_commands_refuse(run: Run, model: Model, tmp_path: Path) -> Non
         (2, "no prior for a known blur", ("deblur", source, *blur, "--psf", psf)),
         (2, "all pixels here are alike", ("deblur", source, "--psf", flat)),
         (2, "larger than the picture", ("deblur", source, "--psf", wide)),
+        (2, "is an input", ("deblur", source, "--psf", psf, "--compare", psf, *over)),
+        (73, "is an input", ("deblur", source, "--psf", psf, "-o", psf, *over)),
         (65, "none.png", ("deblur", source, "--psf", tmp_path / "none.png")),
     ]
     before = sorted(tmp_path.iterdir())

@@ -88,8 +88,7 @@ class Work:
                 if done and self.to_stdout:
                     _pour(Path(record.output))
                 writer.write(self._named(record))
-                kept = output.on_exist == "skip" and compare is not None and compare.exists()
-                if done and compare is not None and not kept:
+                if done and compare and not (output.on_exist == "skip" and compare.exists()):
                     from restorekit.engine.compare import write_comparison
 
                     write_comparison(

@@ -13,12 +13,10 @@ import torch
 
 from restorekit import io
 from restorekit.engine.picture import stored_part
-from restorekit.errors import OutputError, OutputExistsError, UsageError
+from restorekit.errors import UsageError
 from restorekit.image import Image, Layout
 from restorekit.io import raw
-from restorekit.io.atomic import atomic_path
 
-PAGE_SUFFIX = ".html"
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -73,7 +71,7 @@ def write_comparison(
         before = before.crop(*stored_part(before, crop))
     if before.pixels.shape[1:] != after.pixels.shape[1:]:
         raise UsageError(f"{source} and {target} differ in size; nothing to compare")
-    if path.suffix.lower() == PAGE_SUFFIX:
+    if path.suffix.lower() == ".html":
         _write_page(before, after, path, source.name, strip, overwrite=overwrite)
         return
     planes = max(len(before.pixels), len(after.pixels))
@@ -97,14 +95,8 @@ def _write_page(
             io.write_image(image, shown, strip=strip)
             embedded.append(f"data:image/jpeg;base64,{b64encode(shown.read_bytes()).decode()}")
     page = _PAGE.substitute(title=html.escape(title), before=embedded[0], after=embedded[1])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path, overwrite=overwrite) as part:
-            part.write_text(page, encoding="utf-8", errors="replace")
-    except FileExistsError as error:
-        raise OutputExistsError(f"{path} exists") from error
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    with io.new_file(path, overwrite=overwrite) as part:
+        part.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _finished(path: Path) -> Image:

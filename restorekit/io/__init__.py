@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -26,6 +28,7 @@ __all__ = [
     "check_format",
     "is_image_path",
     "is_raw_path",
+    "new_file",
     "read_image",
     "read_metadata",
     "write_image",
@@ -155,13 +158,29 @@ def write_image(
     """
     path = Path(path)
     chosen = check_format(image.layout, format, path)
+    with new_file(path, overwrite=overwrite) as part:
+        return _write(image, part, chosen, strip, quality)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a temporary path for an output that appears whole or not at all, in a folder made here.
+
+    Args:
+        path: file to write.
+        overwrite: whether a file that is there goes.
+
+    Raises:
+        OutputExistsError: there is one, and it stays.
+        OutputError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: its folder cannot be made{_reason(error)}") from error
     try:
         with atomic_path(path, overwrite=overwrite) as part:
-            return _write(image, part, chosen, strip, quality)
+            yield part
     except (RestorekitError, MemoryError):
         raise
     except FileExistsError as error:
