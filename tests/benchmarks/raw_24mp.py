@@ -40,7 +40,7 @@ def write_raw(path: Path) -> None:
 def main() -> None:
     """Run the command line on one file and print one line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="kbnet_xs.gaussian")
+    parser.add_argument("--model", default="kbnet_xs.raw")
     parser.add_argument("--dtype", default="auto")
     words = parser.parse_args()
     with TemporaryDirectory() as place:
