@@ -147,21 +147,23 @@ def test_frames_of_a_bracket_are_brought_to_one_exposure() -> None:
     assert float((merged.pixels - clean[0])[middle].mean().abs()) < 2e-3
 
 
-@pytest.mark.parametrize("layout", [Layout.RGB, Layout.GRAY])
-def test_rgb_and_grey_frames_stay_what_they_are(layout: Layout, denoiser: LoadedModel) -> None:
+@pytest.mark.parametrize(("layout", "depth"), [(Layout.RGB, 8), (Layout.GRAY, 32)])
+def test_rgb_and_grey_frames_stay_what_they_are(
+    layout: Layout, depth: int, denoiser: LoadedModel
+) -> None:
     channels = 3 if layout is Layout.RGB else 1
     clean = clean_frames(texture(300, 340, seed=10, channels=channels), 4)
     images = [
         Image(noisy(frame, GAINS[1], seed), Transfer.LINEAR, layout).to_srgb()
         for seed, frame in enumerate(clean)
     ]
-    metadata = replace(images[0].metadata, icc_profile=b"profile", orientation=6)
+    metadata = replace(images[0].metadata, icc_profile=b"profile", orientation=6, bit_depth=depth)
     images[0] = replace(images[0], metadata=metadata, alpha=torch.rand(1, *clean[0].shape[1:]))
     merged, report = merge_burst(in_memory(images, 0), mean_of_burst(), denoiser, CPU)
     assert (merged.layout, merged.transfer) == (layout, Transfer.SRGB)
     assert merged.metadata.icc_profile == b"profile"
     assert merged.metadata.orientation == 6
-    assert merged.metadata.bit_depth == 16
+    assert merged.metadata.bit_depth == max(16, depth)
     assert merged.alpha is images[0].alpha
     assert [frame.status for frame in report.frames].count("merged") == 3
     truth = linear_to_srgb(clean[0])

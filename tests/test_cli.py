@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
@@ -331,6 +332,7 @@ def test_strength_mixes_the_input_with_the_result(run: Run, tmp_path: Path) -> N
         (("--device", "toaster"), 2),
         (("--device", "cuda:99"), 69),
         (("--model", "no_such.model"), 69),
+        (("--model", "~nobody_of_this_name/model"), 69),
     ],
 )
 def test_a_wrong_option_gives_one_line_and_its_code(
@@ -376,6 +378,24 @@ def test_a_picture_is_restored_though_nobody_listens(
         sys.stderr.close()
     assert stop.value.code == 0
     assert target.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_what_cannot_be_said_leaves_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+    monkeypatch.setattr("sys.stderr", stream)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["denoise", str(tmp_path / "none.png")])
+    assert stop.value.code == 66
+    with suppress(OSError):
+        stream.close()
+
+
+def test_a_picture_that_is_not_there_cannot_be_inspected(run: Run, tmp_path: Path) -> None:
+    result = run("inspect", tmp_path / "none.png", "--model", "kit_xs.gaussian")
+    assert (result.code, result.err.count("\n")) == (66, 1)
 
 
 def test_a_picture_is_not_poured_onto_a_terminal(
