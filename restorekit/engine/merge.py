@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from restorekit import io
@@ -91,6 +91,7 @@ def merge_files(
     choose_device(options.device)
     keep_freed_memory()
     model = load_model(options.model or TASKS["burst"].default_model)
+    loaded = cache(load_model)
     targets = Targets((source for job in jobs for source in job.sources), output)
     for folder in {job.target.parent for job in jobs}:
         remove_stale(folder)
@@ -104,7 +105,7 @@ def merge_files(
         frames, unread = _inspected(job, options, reporter)
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
-        denoiser = load_model(default_model(TASKS["denoise"], frames[0].layout))
+        denoiser = loaded(default_model(TASKS["denoise"], frames[0].layout))
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))

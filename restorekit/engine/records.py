@@ -105,7 +105,6 @@ class Targets:
     def __init__(self, sources: Iterable[Path], output: OutputOptions) -> None:
         """Keep every input safe."""
         self._output = output
-        self._on_exist = output.on_exist
         self._sources = {_identity(source) for source in sources}
         self._taken: set[Path] = set()
 
@@ -116,7 +115,7 @@ class Targets:
             OutputError: the output is an input, exists, or belongs to another file of this run.
         """
         target = wanted
-        if self._on_exist == "rename":
+        if self._output.on_exist == "rename":
             number = 0
             while os.path.lexists(target) or target.resolve() in self._taken:
                 number += 1
@@ -125,9 +124,9 @@ class Targets:
             raise OutputError(f"{target} is an input and is never written over; name another -o")
         if target.resolve() in self._taken:
             raise OutputError(f"{target} is the output of another input too; name another -o")
-        if os.path.lexists(target) and self._on_exist == "skip":
+        if os.path.lexists(target) and self._output.on_exist == "skip":
             return None
-        if os.path.lexists(target) and self._on_exist == "error":
+        if os.path.lexists(target) and self._output.on_exist == "error":
             raise OutputError(f"{target} exists; choose --on-exist skip, overwrite or rename")
         self._taken.add(target.resolve())
         return target
@@ -150,7 +149,7 @@ class Targets:
                     format=self._output.format,
                     strip=self._output.strip,
                     quality=self._output.quality,
-                    overwrite=self._on_exist == "overwrite",
+                    overwrite=self._output.on_exist == "overwrite",
                 )
             except OutputExistsError:
                 self._taken.discard(chosen.resolve())

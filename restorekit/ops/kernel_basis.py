@@ -136,15 +136,32 @@ class _Planes:
             first = self.margin + block.start + shift
             line[:, first : first + spread.shape[2]] += spread[:, tap]
 
-    def block_size(self, bytes_a_pixel: int) -> int:
-        """Return the pixels of a block of about BLOCK_BYTES a thread."""
-        size = BLOCK_BYTES * min(torch.get_num_threads(), BLOCK_THREADS) // bytes_a_pixel
-        return min(max(1, size), self.length)
+    def responses(
+        self, line: Tensor, matrix: Tensor, group: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield each block of pixels, its patches and what the bases answer to them.
 
-    def blocks(self, size: int) -> Iterator[slice]:
-        """Yield the blocks of a line."""
+        Both lie in memory that the next block takes. A block needs nothing that lies in the line
+        before its own place, since that is a margin before its pixels.
+
+        Args:
+            line: with margins.
+            matrix: from _bases_as_matrix, (C/g, N * g, 9g).
+            group: g.
+
+        Yields:
+            the block, (C/g, 9g, P) and (C/g, N * g, P).
+        """
+        answers = matrix.shape[0] * matrix.shape[1]
+        room = BLOCK_BYTES * min(torch.get_num_threads(), BLOCK_THREADS)
+        size = min(max(1, room // (answers * line.element_size())), self.length)
+        unfolded = line.new_empty(size * len(line) * 9)
+        answered = line.new_empty(size * answers)
         for first in range(0, self.length, size):
-            yield slice(first, min(first + size, self.length))
+            block = slice(first, min(first + size, self.length))
+            patches = self.patches(line, block, group, unfolded)
+            found = _within(answered, *matrix.shape[:2], block.stop - block.start)
+            yield block, patches, torch.bmm(matrix, patches, out=found)
 
 
 def _within(memory: Tensor, *shape: int) -> Tensor:
@@ -175,14 +192,8 @@ class _BlockedKernelBasis(torch.autograd.Function):
         line_gradient, weights_gradient = torch.zeros_like(line), biases @ outputs
         exact = torch.promote_types(values.dtype, torch.float32)
         matrix_gradient = torch.zeros_like(matrix, dtype=exact)
-        size = planes.block_size(channels * count * values.element_size())
-        unfolded = line.new_empty(size * channels * 9)
-        answered = line.new_empty(size * channels * count)
-        for block in planes.blocks(size):
+        for block, patches, responses in planes.responses(line, matrix, group):
             weight, output = weights[:, block], outputs[:, block]
-            patches = planes.patches(line, block, group, unfolded)
-            responses = _within(answered, len(matrix), count * group, weight.shape[1])
-            torch.bmm(matrix, patches, out=responses)
             products = responses.view(-1, count, group, weight.shape[1])
             grouped = output.reshape(-1, 1, group, weight.shape[1])
             products *= grouped
@@ -206,20 +217,11 @@ class _BlockedKernelBasis(torch.autograd.Function):
 def _mix_in_place(
     planes: _Planes, line: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
 ) -> None:
-    """Replace a line with margins by what kernel basis attention makes of it, without margins.
-
-    A block needs nothing that lies before its own place, since that is a margin before its pixels.
-    """
+    """Replace a line with margins by what kernel basis attention makes of it, without margins."""
     count, channels, group = bases.shape[:3]
     matrix, weights = _bases_as_matrix(bases), planes.lay(coefficients)
-    size = planes.block_size(channels * count * line.element_size())
-    unfolded = line.new_empty(size * channels * 9)
-    answered = line.new_empty(size * channels * count)
-    for block in planes.blocks(size):
+    for block, _, responses in planes.responses(line, matrix, group):
         weight = weights[:, block]
-        patches = planes.patches(line, block, group, unfolded)
-        responses = _within(answered, len(matrix), count * group, weight.shape[1])
-        torch.bmm(matrix, patches, out=responses)
         products = responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
         mixed = products.sum(1).view(channels, -1)
         torch.addmm(mixed, biases.t(), weight, out=line[:, block])
