@@ -26,10 +26,9 @@ from restorekit.io.exif import (
     ISO,
     TAKEN,
     TAKEN_FRACTION,
-    Entry,
     new_exif,
-    short,
 )
+from restorekit.io.ifd import Entry, short
 from restorekit.io.raw import plain_rendering
 from restorekit.ops.color import pack_bayer
 

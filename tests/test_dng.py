@@ -13,7 +13,8 @@ from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.io import raw, write_image
 from restorekit.io.dng import DngTags, read_dng_tags, write_cfa_dng, write_linear_dng
-from restorekit.io.exif import EXIF_IFD, ISO, new_exif, short
+from restorekit.io.exif import EXIF_IFD, ISO, new_exif
+from restorekit.io.ifd import short
 from tests.mosaic import dng_tags, rationals, scene, write_mosaic
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")

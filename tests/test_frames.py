@@ -22,7 +22,8 @@ from restorekit.engine.frames import (
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.io.dng import write_cfa_dng
-from restorekit.io.exif import EXIF_IFD, EXPOSURE_TIME, TAKEN, TAKEN_FRACTION, Entry, new_exif
+from restorekit.io.exif import EXIF_IFD, EXPOSURE_TIME, TAKEN, TAKEN_FRACTION, new_exif
+from restorekit.io.ifd import Entry
 from tests.shaken import GAINS, in_memory, noisy, raw, seeded, texture
 
 SHOT = {"iso": 100.0, "exposure_time": 0.01, "f_number": 2.0, "make": "Maker", "model": "One"}

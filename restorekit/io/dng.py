@@ -23,16 +23,8 @@ from torch import Tensor
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
-from restorekit.io.exif import (
-    XMP,
-    Ifd,
-    append_exif,
-    exif_of_shot,
-    read_header,
-    read_ifd,
-    short,
-    write_ifd,
-)
+from restorekit.io.exif import XMP, append_exif, exif_of_shot
+from restorekit.io.ifd import Ifd, read_header, read_ifd, short, write_ifd
 from restorekit.ops.color import unpack_bayer
 
 _CFA, _LINEAR_RAW = 32803, 34892

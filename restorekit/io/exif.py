@@ -1,18 +1,28 @@
-"""EXIF blocks and the directories of tags that they share with TIFF files.
-
-An EXIF block is a small TIFF file (TIFF 6.0, Exif 2.32): directories of 12-byte entries, whose
-values stand in the entry, or elsewhere in the block at an offset from its start.
-"""
+"""EXIF blocks: small TIFF files (Exif 2.32), whose directories say how a picture was taken."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+
+from restorekit.io.ifd import (
+    LONG,
+    RATIONAL,
+    TYPE_FORMATS,
+    Buffer,
+    Entry,
+    Ifd,
+    linked_offset,
+    read_header,
+    read_ifd,
+    read_sub_ifd,
+    short,
+    write_ifd,
+)
 
 MAKE, MODEL, ORIENTATION, ARTIST, COPYRIGHT = 271, 272, 274, 315, 33432
 EXIF_IFD, GPS_IFD, INTEROPERABILITY_IFD = 34665, 34853, 40965
@@ -27,108 +37,6 @@ _CARRIED_TAGS = {DESCRIPTION, MAKE, MODEL, ORIENTATION, ARTIST, COPYRIGHT, *_RES
 _CARRIED_TAGS |= {305, 306, 316, 18246, 18249, *range(40091, 40096)}
 _WIDTH, _HEIGHT = 40962, 40963
 _THUMBNAILS = ((513, 514), (273, 279))
-
-_FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
-_FORMATS |= {11: "f", 12: "d", 13: "I", 129: "s"}
-_SHORT, _LONG, _RATIONAL, _RATIONALS = 3, 4, 5, (5, 10)
-
-
-Buffer = bytes | mmap
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Hold the value of one tag.
-
-    Attributes:
-        type: TIFF type number.
-        count: number of values.
-        data: the values, little-endian.
-    """
-
-    type: int
-    count: int
-    data: bytes
-
-    def numbers(self) -> list[float]:
-        """Return the values as numbers; a fraction with denominator 0 is 0."""
-        code = _FORMATS[self.type]
-        values = [v for group in struct.iter_unpack("<" + code, self.data) for v in group]
-        if self.type in _RATIONALS:
-            return [n / d if d else 0.0 for n, d in zip(values[::2], values[1::2], strict=True)]
-        return [float(v) for v in values if not isinstance(v, bytes)]
-
-    def text(self) -> str | None:
-        """Return the value of an ASCII tag without its padding, or None where it is empty."""
-        return self.data.split(b"\0")[0].decode("utf-8", "replace").strip() or None
-
-
-Ifd = dict[int, Entry]
-
-
-def short(value: int) -> Entry:
-    """Return the entry of one 16-bit number."""
-    return Entry(_SHORT, 1, struct.pack("<H", value))
-
-
-def read_header(block: Buffer) -> tuple[str, int]:
-    """Return the byte order of a classic TIFF, as struct writes it, and the offset of IFD0.
-
-    Raises:
-        ValueError: it is no classic TIFF.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[0:4]))
-    if order is None or len(block) < 8:
-        raise ValueError("no TIFF header")
-    return order, int(struct.unpack(order + "I", block[4:8])[0])
-
-
-def read_ifd(block: Buffer, offset: int, order: str) -> tuple[Ifd, int]:
-    """Return the readable entries of a directory and the offset of the next one.
-
-    Raises:
-        ValueError: the directory does not lie in the block.
-    """
-    head = block[offset : offset + 2]
-    count = struct.unpack(order + "H", head)[0] if len(head) == 2 else 0
-    records = block[offset + 2 : offset + 2 + 12 * count]
-    if offset < 8 or not count or len(records) < 12 * count:
-        raise ValueError("a directory of tags lies outside of the block")
-    ifd: Ifd = {}
-    budget = len(block)
-    for tag, kind, number, value in struct.iter_unpack(order + "HHI4s", records):
-        size = struct.calcsize("<" + _FORMATS.get(kind, "")) * number
-        if size > 4:
-            start = struct.unpack(order + "I", value)[0]
-            value = block[start : start + size] if size <= budget else b""
-            budget -= len(value)
-        if 0 < size <= len(value):
-            ifd[tag] = Entry(kind, number, _swapped(kind, value[:size], order))
-    end = offset + 2 + 12 * count
-    following = block[end : end + 4]
-    return ifd, struct.unpack(order + "I", following)[0] if len(following) == 4 else 0
-
-
-def read_sub_ifd(block: Buffer, ifd: Ifd, pointer: int, order: str) -> Ifd:
-    """Return the directory that a tag of another points to; empty where there is none."""
-    try:
-        return read_ifd(block, _target(ifd, pointer), order)[0]
-    except ValueError:
-        return {}
-
-
-def write_ifd(ifd: Ifd, offset: int, order: str, following: int = 0) -> bytes:
-    """Return the bytes of a directory and its values, to stand at an even offset of a block."""
-    records, values = bytearray(struct.pack(order + "H", len(ifd))), bytearray()
-    values_offset = offset + 6 + 12 * len(ifd)
-    for tag, entry in sorted(ifd.items()):
-        field = _swapped(entry.type, entry.data, order)
-        if len(field) > 4:
-            start = values_offset + len(values)
-            values += field + b"\0" * (len(field) % 2)
-            field = struct.pack(order + "I", start)
-        records += struct.pack(order + "HHI", tag, entry.type, entry.count) + field.ljust(4, b"\0")
-    return bytes(records + struct.pack(order + "I", following) + values)
 
 
 def exif_of_tiff(block: Buffer) -> bytes | None:
@@ -214,7 +122,7 @@ def exif_of_shot(
         shot[ISO] = short(min(round(iso), 65535))
     if exposure_time is not None and 0 < exposure_time < 4000:
         time = Fraction(exposure_time).limit_denominator(1_000_000)
-        shot[EXPOSURE_TIME] = Entry(_RATIONAL, 1, struct.pack("<II", *time.as_integer_ratio()))
+        shot[EXPOSURE_TIME] = Entry(RATIONAL, 1, struct.pack("<II", *time.as_integer_ratio()))
     main = {ORIENTATION: short(orientation)} if orientation != 1 else {}
     return new_exif(main, {EXIF_IFD: shot}) if main or shot else None
 
@@ -239,9 +147,9 @@ def edit_exif(
     ifd, thumbnail = read_ifd(exif, offset, order)
     edited, wanted = bytearray(exif), dict(ifd)
     if size is not None:
-        _state_size(edited, _target(ifd, EXIF_IFD), order, size)
+        _state_size(edited, linked_offset(ifd, EXIF_IFD), order, size)
     if not keep_gps and GPS_IFD in wanted:
-        _erase_ifd(edited, _target(ifd, GPS_IFD), order)
+        _erase_ifd(edited, linked_offset(ifd, GPS_IFD), order)
         del wanted[GPS_IFD]
     if thumbnail:
         _erase_thumbnail(edited, thumbnail, order)
@@ -281,18 +189,10 @@ def _lay_out(
     for pointer, ifd in sub_ifds.items():
         if ifd:
             start = offset + len(body)
-            linked[pointer] = Entry(_LONG, 1, struct.pack("<I", start))
+            linked[pointer] = Entry(LONG, 1, struct.pack("<I", start))
             body += write_ifd(ifd, start, order)
     start = offset + len(body)
     return bytes(body) + write_ifd(linked, start, order, following), start
-
-
-def _target(ifd: Ifd, pointer: int) -> int:
-    """Return the offset that a pointer tag names; 0 where there is none, or nonsense."""
-    try:
-        return int(ifd[pointer].numbers()[0])
-    except (KeyError, IndexError, OverflowError, ValueError):
-        return 0
 
 
 def _records(block: bytearray, offset: int, order: str) -> range:
@@ -308,7 +208,7 @@ def _state_size(block: bytearray, offset: int, order: str, size: tuple[int, int]
     for record in _records(block, offset, order):
         tag = struct.unpack_from(order + "H", block, record)[0]
         if tag in (_WIDTH, _HEIGHT):
-            struct.pack_into(order + "HHII", block, record, tag, _LONG, 1, size[tag == _HEIGHT])
+            struct.pack_into(order + "HHII", block, record, tag, LONG, 1, size[tag == _HEIGHT])
 
 
 def _erase_thumbnail(block: bytearray, offset: int, order: str) -> None:
@@ -332,7 +232,7 @@ def _erase_ifd(block: bytearray, offset: int, order: str) -> None:
     records = _records(block, offset, order)
     for record in records:
         _, kind, number, start = struct.unpack_from(order + "HHII", block, record)
-        size = struct.calcsize("<" + _FORMATS.get(kind, "")) * number
+        size = struct.calcsize("<" + TYPE_FORMATS.get(kind, "")) * number
         if size > 4:
             _erase(block, start, start + size)
     if records:
@@ -343,11 +243,3 @@ def _erase(block: bytearray, start: int, stop: int) -> None:
     """Overwrite bytes of a block, but never the header, with zeros."""
     start, stop = max(start, 8), min(stop, len(block))
     block[start:stop] = bytes(max(stop - start, 0))
-
-
-def _swapped(kind: int, data: bytes, order: str) -> bytes:
-    """Return values turned from little-endian to the order, or back."""
-    word = struct.calcsize("<" + _FORMATS[kind][0])
-    if order == "<" or word == 1:
-        return data
-    return b"".join(data[i : i + word][::-1] for i in range(0, len(data), word))

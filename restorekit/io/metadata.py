@@ -15,15 +15,12 @@ from restorekit.io.exif import (
     ISO,
     MAKE,
     MODEL,
-    Ifd,
     edit_exif,
     exif_of_shot,
-    read_header,
-    read_ifd,
-    read_sub_ifd,
     stated_orientation,
     stated_time,
 )
+from restorekit.io.ifd import Ifd, read_header, read_ifd, read_sub_ifd
 
 STRIPS = ("none", "gps", "all")
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
