@@ -5,9 +5,12 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from restorekit.ops import kernel_prediction
 from restorekit.ops.kernel_prediction import (
     adaptive_convolution,
     adaptive_convolution_reference,
+    softmax_convolution,
+    softmax_convolution_reference,
 )
 
 
@@ -104,3 +107,74 @@ def test_channels_last_kernels_give_the_same(generator: Generator) -> None:
 def test_kernels_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"no square kernel of odd side|do not fit frames"):
         adaptive_convolution(torch.zeros(1, 2, 1, 4, 4), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("side", "cell"), [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2), (3, 3), (5, 4)])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_softmax_weights_equal_the_reference(
+    generator: Generator, side: int, cell: int, planes: int
+) -> None:
+    frames = draw(generator, 2, 3, planes, 5 * cell, 3 * cell)
+    logits = draw(generator, 2, 3, side**2, cell**2, 5, 3)
+    torch.testing.assert_close(
+        softmax_convolution(frames, logits), softmax_convolution_reference(frames, logits)
+    )
+
+
+@pytest.mark.parametrize("pixels", [1, 40, 130])
+def test_blocks_of_any_size_give_the_same(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    frames, logits = draw(generator, 3, 5, 1, 8, 10), draw(generator, 3, 5, 9, 4, 4, 5)
+    whole = softmax_convolution(frames, logits)
+    monkeypatch.setattr(kernel_prediction, "BLOCK_PIXELS", pixels)
+    assert torch.equal(softmax_convolution(frames, logits), whole)
+
+
+@pytest.mark.parametrize(("planes", "cell"), [(1, 1), (2, 2)])
+def test_gradients_of_softmax_weights_are_exact(
+    generator: Generator, planes: int, cell: int
+) -> None:
+    frames = draw(generator, 2, 2, planes, 2 * cell, 3 * cell).requires_grad_()
+    logits = draw(generator, 2, 2, 9, cell**2, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(softmax_convolution, (frames, logits))
+
+
+def test_softmax_of_bfloat16_is_computed_in_float32(generator: Generator) -> None:
+    frames = draw(generator, 1, 2, 1, 16, 16).abs().float()
+    logits = draw(generator, 1, 2, 25, 4, 8, 8).bfloat16().requires_grad_()
+    exact_logits = logits.detach().double().requires_grad_()
+    exact = softmax_convolution_reference(frames.double(), exact_logits)
+    filtered = softmax_convolution(frames, logits)
+    assert filtered.dtype == torch.float32
+    assert ((filtered.double() - exact) / exact).abs().max() < 1e-5
+    torch.autograd.backward([filtered.sum(), exact.sum()])
+    assert logits.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad.double(), exact_logits.grad, rtol=2**-8, atol=1e-6)
+
+
+def test_logits_far_from_0_do_not_overflow(generator: Generator) -> None:
+    frames, logits = draw(generator, 1, 2, 1, 4, 4).float(), draw(generator, 1, 2, 9, 1, 4, 4)
+    for shift in (-1e4, 1e4):
+        shifted = softmax_convolution(frames, logits.float() + shift)
+        torch.testing.assert_close(
+            shifted, softmax_convolution(frames, logits.float()), rtol=1e-2, atol=1e-2
+        )
+
+
+def test_no_tensor_holds_the_softmax_weights(generator: Generator) -> None:
+    frames = draw(generator, 1, 8, 1, 24, 20).float()
+    logits = draw(generator, 1, 8, 25, 4, 12, 10).float().requires_grad_()
+    with Allocations() as forward:
+        filtered = softmax_convolution(frames, logits)
+    assert max(forward.sizes) <= 8 * 28 * 24
+    with Allocations() as backward:
+        filtered.sum().backward()
+    assert {size for size in backward.sizes if size > 8 * 28 * 24} == {logits.numel()}
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8, 1, 4, 4), (1, 2, 9, 4, 4, 4), (1, 3, 9, 1, 4, 4)])
+def test_logits_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"no square kernel of odd side|do not fit frames"):
+        softmax_convolution(torch.zeros(1, 2, 1, 4, 4), torch.zeros(shape))

@@ -12,7 +12,7 @@ from restorekit.errors import ConfigError
 from restorekit.losses import l1
 from restorekit.models import NoiseInput, RestorationModel, Tiling, create_model
 from restorekit.models.complexity import count_macs
-from restorekit.models.kpn import KernelPredictionNetwork, KPNConfig
+from restorekit.models.kpn import KernelPredictionNetwork, KPNConfig, PlanarConv
 from restorekit.models.registry import Batch
 from restorekit.ops.color import linear_to_srgb
 from restorekit.ops.kernel_prediction import adaptive_convolution_reference
@@ -274,3 +274,14 @@ def test_configs_that_cannot_be() -> None:
         KPNConfig(kernel_sizes=(4,))
     with pytest.raises(ConfigError, match="one size"):
         KPNConfig(compact=True, separable=True)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_planar_convolution_equals_a_convolution(
+    generator: torch.Generator, layout: torch.memory_format
+) -> None:
+    features = torch.randn(2, 6, 5, 7, generator=generator).contiguous(memory_format=layout)
+    convolution = PlanarConv(6, torch.randn(10, generator=generator))
+    planes = convolution(features)
+    assert planes.is_contiguous()
+    torch.testing.assert_close(planes, F.conv2d(features, convolution.weight, convolution.bias))

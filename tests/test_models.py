@@ -155,6 +155,20 @@ def test_channel_attention_weighs_by_the_mean(generator: torch.Generator) -> Non
     torch.testing.assert_close(attention(features)[..., 0, 0], expected)
 
 
+def test_gradients_of_channel_attention_keep_channels_innermost(
+    generator: torch.Generator,
+) -> None:
+    features = torch.randn(2, 4, 5, 7, generator=generator, dtype=torch.float64)
+    attention = ChannelAttention(4, 6).double()
+    assert torch.autograd.gradcheck(attention, features.requires_grad_())
+    attention(features).sum().backward()
+    assert features.grad is not None
+    expected = attention.mix.weight.sum(0).view(1, 4, 1, 1).expand_as(features) / 35
+    torch.testing.assert_close(features.grad, expected)
+    [gradient] = torch.autograd.grad(attention(features).sum(), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_unknown_names_and_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="kbnet_xs: a setting is of the wrong kind"):
         create_model("kbnet_xs", {"width": "x"})

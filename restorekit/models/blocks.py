@@ -5,6 +5,9 @@ KBNet (Zhang et al., 2023), Section 3.2.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,8 +105,23 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, out_channels, 1, 1) weights."""
-        weights: Tensor = self.mix(self.pool(features.mean((2, 3), keepdim=True)))
+        means: Tensor = _ChannelMeans.apply(features)  # type: ignore[no-untyped-call]
+        weights: Tensor = self.mix(self.pool(means))
         return weights
+
+
+class _ChannelMeans(torch.autograd.Function):
+    """Average channels; the gradient lies like those of the convolutions that it is added to."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.shape = features.shape
+        return features.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        spread: Tensor = (gradient / math.prod(ctx.shape[2:])).expand(ctx.shape)
+        return spread.contiguous(memory_format=torch.channels_last)
 
 
 def simple_gate(features: Tensor) -> Tensor:

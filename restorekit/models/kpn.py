@@ -30,7 +30,7 @@ from restorekit.models.registry import (
     register_model,
 )
 from restorekit.ops.color import linear_to_srgb
-from restorekit.ops.kernel_prediction import adaptive_convolution
+from restorekit.ops.kernel_prediction import adaptive_convolution, softmax_convolution
 
 TOE = 0.01
 """Linear value below which square-root units turn linear."""
@@ -93,6 +93,25 @@ class KPNConfig:
             raise ConfigError("a compact network has kernels of one size that are not separable")
 
 
+class PlanarConv(nn.Conv2d):
+    """Convolve 1x1 into planes that lie one after the other, whatever the layout of the input."""
+
+    bias: nn.Parameter
+
+    def __init__(self, channels: int, start: Tensor) -> None:
+        """Start with planes near each of these numbers, whatever the input."""
+        super().__init__(channels, len(start), 1)
+        nn.init.normal_(self.weight, std=START_SCALE * (2 / channels) ** 0.5)
+        self.bias = nn.Parameter(start)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, out_channels, H, W), contiguous; one product holds weights and biases."""
+        pixels = F.pad(input.flatten(2), (0, 0, 0, 1), value=1.0)
+        matrix = torch.cat((self.weight.flatten(1), self.bias[:, None]), 1)
+        planes = torch.bmm(matrix.expand(len(pixels), -1, -1), pixels)
+        return planes.view(len(planes), -1, *input.shape[2:])
+
+
 class Head(nn.Module):
     """Turn features into maps by two convolutions."""
 
@@ -100,9 +119,7 @@ class Head(nn.Module):
         """Start with a map near each of these numbers, whatever the features."""
         super().__init__()
         self.first = fresh_convolution(width, width, 3)
-        self.last = fresh_convolution(width, len(start), 1)
-        self.last.weight.data *= START_SCALE
-        self.last.bias = nn.Parameter(start)
+        self.last = PlanarConv(width, start)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, maps, H, W)."""
@@ -113,9 +130,14 @@ class Head(nn.Module):
 class AdaptiveConvolution(nn.Module):
     """Apply predicted kernels; a module so that its products can be counted."""
 
+    def __init__(self, softmax: bool) -> None:
+        """Take kernels as they are, or as the logits of weights that sum to 1."""
+        super().__init__()
+        self.convolve = softmax_convolution if softmax else adaptive_convolution
+
     def forward(self, frames: Tensor, kernels: Tensor) -> Tensor:
         """Return the frames filtered, see ops.kernel_prediction."""
-        return adaptive_convolution(frames, kernels)
+        return self.convolve(frames, kernels)
 
     def extra_macs(self, frames: Tensor, kernels: Tensor) -> int:
         """Return one product for each plane, tap and pixel."""
@@ -167,7 +189,7 @@ class KernelPredictionNetwork(RestorationModel):
         shares[:1] = START_SHARE
         weights = torch.cat((trusts, shares)).repeat_interleave(cells)
         self.weigh = Head(width, weights) if len(weights) else None
-        self.convolve = AdaptiveConvolution()
+        self.convolve = AdaptiveConvolution(config.compact)
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
         """Return the restored reference.
@@ -245,23 +267,23 @@ class KernelPredictionNetwork(RestorationModel):
         config = self.config
         features = self.features(self._seen(frames, noise_std))
 
-        def read(head: Head) -> Tensor:
-            return F.pixel_shuffle(head(features), self.shrink)
-
-        *kernels, residuals = read(self.predict).split_with_sizes(self._parts, 1)
+        cells = self.shrink**2
+        *kernels, residuals = self.predict(features).split_with_sizes(
+            [part * cells for part in self._parts], 1
+        )
         filtered = self._filtered(frames, kernels)
         present = self._present(frames)
         shares = (present / present.sum(1, keepdim=True))[:, :, None, None, None]
         if self.weigh is None:
             return filtered, shares
-        weights = read(self.weigh).float()
+        weights = F.pixel_shuffle(self.weigh(features), self.shrink).float()
         weights = weights.reshape(len(frames), -1, config.frames, 1, *frames.shape[3:])
         if config.compact:
             absent = ~present[:, :, None, None, None]
             shares = weights[:, -1].masked_fill(absent, -torch.inf).softmax(1)
         if not config.residual:
             return filtered, shares
-        residuals = residuals.float().reshape(frames.shape)
+        residuals = F.pixel_shuffle(residuals, self.shrink).float().reshape(frames.shape)
         trust = weights[:, 0].sigmoid()
         if config.compact:
             return _from_root(_to_root(filtered) + (1 - trust) * residuals), shares
@@ -279,13 +301,13 @@ class KernelPredictionNetwork(RestorationModel):
         """Return the frames filtered by their kernels, the mean over the sizes of kernels."""
         config, results = self.config, []
         for side, flat in zip(config.kernel_sizes, kernels, strict=True):
-            kernel = flat.reshape(*frames.shape[:2], -1, *frames.shape[3:])
-            if config.separable:
+            kernel = flat.reshape(*frames.shape[:2], -1, *flat.shape[2:])
+            if config.compact:
+                kernel = kernel.view(*frames.shape[:2], side**2, -1, *flat.shape[2:])
+            elif config.separable:
                 column, row = kernel[:, :, :side], kernel[:, :, side:]
                 kernel = (column[:, :, :, None] * row[:, :, None]).flatten(2, 3)
-            elif config.compact:
-                kernel = kernel.softmax(2, dtype=torch.float32)
-            results.append(self.convolve(frames, kernel.contiguous()))
+            results.append(self.convolve(frames, kernel))
         return torch.stack(results).mean(0)
 
 
