@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restorekit.models.blocks import START_SCALE, Coefficients
-from restorekit.models.pooling import PooledStatistic
+from restorekit.models.pooling import PooledStatistic, channel_means
 
 KERNEL_BASIS = ("kba", "kba-softmax")
 AGGREGATIONS = (*KERNEL_BASIS, "dynamic", "kernel-prediction", "window")
@@ -71,7 +71,7 @@ class DynamicConv(Aggregation):
 
     def coefficients(self, features: Tensor) -> Tensor:
         """Return the (B, N) weights of the kernels, which sum to 1 in each picture."""
-        mean = self.pool(features.mean((2, 3), keepdim=True))
+        mean = self.pool(channel_means(features))
         weights: Tensor = self.mix(self.squeeze(mean).relu()).softmax(1)
         return weights.flatten(1).expand(len(features), -1)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restorekit.models.pooling import PooledStatistic
+from restorekit.models.pooling import PooledStatistic, channel_means
 
 REDUCTION = 4
 SPATIAL_KERNEL = 7
@@ -30,7 +30,7 @@ class ChannelGate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the weighed (B, C, H, W) features."""
-        mean = self.mean(features.mean((2, 3), keepdim=True))
+        mean = self.mean(channel_means(features))
         maximum = self.maximum(features.amax((2, 3), keepdim=True))
         logits = self.mix(self.squeeze(mean).relu() + self.squeeze(maximum).relu())
         weighed: Tensor = features * logits.sigmoid()

@@ -5,14 +5,11 @@ KBNet (Zhang et al., 2023), Section 3.2.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restorekit.models.pooling import PooledStatistic
+from restorekit.models.pooling import PooledStatistic, channel_means
 from restorekit.ops.kernel_basis import kernel_basis_attention
 from restorekit.tiling import Box, cut
 
@@ -105,23 +102,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, out_channels, 1, 1) weights."""
-        means: Tensor = _ChannelMeans.apply(features)  # type: ignore[no-untyped-call]
-        weights: Tensor = self.mix(self.pool(means))
+        weights: Tensor = self.mix(self.pool(channel_means(features)))
         return weights
-
-
-class _ChannelMeans(torch.autograd.Function):
-    """Average channels; the gradient lies like those of the convolutions that it is added to."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
-        ctx.shape = features.shape
-        return features.mean((2, 3), keepdim=True)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        spread: Tensor = (gradient / math.prod(ctx.shape[2:])).expand(ctx.shape)
-        return spread.contiguous(memory_format=torch.channels_last)
 
 
 def simple_gate(features: Tensor) -> Tensor:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class PooledStatistic(nn.Module):
@@ -19,3 +24,25 @@ class PooledStatistic(nn.Module):
         if self.measuring:
             self.frozen = statistic.mean(0, keepdim=True)
         return statistic if self.frozen is None else self.frozen.to(statistic.dtype)
+
+
+def channel_means(features: Tensor) -> Tensor:
+    """Return the (B, C, 1, 1) means of (B, C, H, W) features.
+
+    Their gradient has the layout of a convolution's, to which it is added.
+    """
+    means: Tensor = _ChannelMeans.apply(features)  # type: ignore[no-untyped-call]
+    return means
+
+
+class _ChannelMeans(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.shape = features.shape
+        return features.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        spread: Tensor = (gradient / math.prod(ctx.shape[2:])).expand(ctx.shape)
+        return spread.contiguous(memory_format=torch.channels_last)
