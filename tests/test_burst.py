@@ -47,7 +47,7 @@ def encoded_psnr(planes: Tensor, truth: Tensor) -> float:
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 12])
 def test_bursts_of_all_lengths_are_merged(count: int) -> None:
     clean = clean_frames(texture(240, 280, seed=1, channels=4), count)
-    frames = in_memory(shots(clean, GAINS[1]), reference=0)
+    frames = in_memory(shots(clean, GAINS[0]), reference=0)
     model = mean_of_burst()
     merged, report = merge_burst(frames, model, identity(), CPU)
     used = min(count, 8)
@@ -62,8 +62,9 @@ def test_bursts_of_all_lengths_are_merged(count: int) -> None:
     # Two frames count for half, see what becomes of a moving thing.
     assert float(left.std()) < float(noise.std()) * (0.85 if count == 2 else 1.25 / used**0.5)
     assert merged.metadata.noise is not None
-    assert merged.metadata.noise.shot == pytest.approx(GAINS[1].shot / used, rel=0.15)
-    assert merged.metadata.noise.read == pytest.approx(GAINS[1].read / used**0.5, rel=0.1)
+    # At edges, other frames count for less.
+    assert 1 <= merged.metadata.noise.shot / (GAINS[0].shot / used) < 1.35
+    assert 1 <= merged.metadata.noise.read / (GAINS[0].read / used**0.5) < 1.2
 
 
 def test_the_report_tells_how_each_frame_lies() -> None:
@@ -85,7 +86,7 @@ def test_the_report_tells_how_each_frame_lies() -> None:
 def test_an_unrelated_frame_is_rejected_and_named() -> None:
     clean = clean_frames(texture(240, 280, seed=3, channels=4), 3)
     stranger = texture(240 - 2 * MARGIN, 280 - 2 * MARGIN, seed=4, channels=4)
-    frames = in_memory(shots([*clean, stranger], GAINS[1]), reference=0)
+    frames = in_memory(shots([*clean, stranger], GAINS[0]), reference=0)
     model = mean_of_burst()
     merged, report = merge_burst(frames, model, identity(), CPU)
     rejected = report.frames[3]
@@ -173,7 +174,7 @@ def test_rgb_and_grey_frames_stay_what_they_are(
 def test_a_colour_network_sees_the_planes_of_each_frame_together() -> None:
     model = LoadedModel(MeanOfBurst(MeanConfig(channels=3)).eval(), replace(CARD, layout="rgb"))
     clean = clean_frames(texture(200, 240, seed=11, channels=4), 3)
-    frames = in_memory(shots(clean, GAINS[1]), reference=0)
+    frames = in_memory(shots(clean, GAINS[0]), reference=0)
     colour, _ = merge_burst(frames, model, identity(), CPU)
     grey, _ = merge_burst(frames, mean_of_burst(), identity(), CPU)
     torch.testing.assert_close(colour.pixels, grey.pixels)
@@ -182,10 +183,10 @@ def test_a_colour_network_sees_the_planes_of_each_frame_together() -> None:
 def test_the_network_is_told_the_noise_of_the_reference() -> None:
     model = mean_of_burst()
     clean = clean_frames(texture(160, 160, seed=12, channels=4), 2)
-    frames = in_memory(shots(clean, GAINS[2]), reference=0)
+    frames = in_memory(shots(clean, GAINS[0]), reference=0)
     merge_burst(frames, model, identity(), CPU)
     reference = frames[0].load().pixels
-    expected = (GAINS[2].shot * reference.clamp_min(0) + GAINS[2].read ** 2).sqrt()
+    expected = (GAINS[0].shot * reference.clamp_min(0) + GAINS[0].read ** 2).sqrt()
     for plane, told in zip(expected, model.model.noise[-4:], strict=True):  # type: ignore[union-attr, arg-type]
         torch.testing.assert_close(told[0, 0], plane)
 
@@ -206,6 +207,40 @@ def test_a_noise_map_is_cut_as_the_picture_is() -> None:
     middle = F.avg_pool2d(noise, 3, 1, 1)[0, 1:-1, 1:-1]
     torch.testing.assert_close(results[0][:, 1:-1, 1:-1], (values[:, 1:-1, 1:-1] + middle))
     torch.testing.assert_close(results[1][:, 1:-1, 1:-1], results[0][:, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("noise", GAINS[:3], ids=["gain1", "gain2", "gain3"])
+def test_fine_texture_is_not_blurred_by_what_frames_lie_off(noise: NoiseProfile) -> None:
+    denoiser = load_model("kbnet_xs.raw")
+    scene = torch.rand(4, 240, 280, generator=torch.Generator().manual_seed(15)) * 0.5
+    scene[:, :, :140] = scene[:, :, :140].mean((1, 2), keepdim=True)
+    clean = [
+        seen(scene, hand_motion(192, 232, complex(n % 3, n // 3) / 2 - 0.5, 0), MARGIN)
+        for n in range(6)
+    ]
+    frames = in_memory(shots(clean, noise), reference=0)
+    merged, _ = merge_burst(frames, load_model("ame_kpn.burst8"), denoiser, CPU)
+    single, _ = restore_image(frames[0].load(), denoiser, CPU)
+    fine, flat = (
+        (slice(None), slice(8, -8), slice(130, -8)),
+        (slice(None), slice(8, -8), slice(8, 100)),
+    )
+    for part, gained in (fine, -0.1), (flat, 1.0):
+        ours, alone = (psnr(p.pixels[part], clean[0][part]) for p in (merged, single))
+        assert ours > alone + gained
+
+
+def test_encoded_noise_is_averaged_as_it_is_encoded(denoiser: LoadedModel) -> None:
+    clean = linear_to_srgb(texture(160, 160, seed=16, channels=3) * 0.3 + 0.2)
+    generator = torch.Generator().manual_seed(16)
+    images = [
+        Image(
+            clean + 0.15 * torch.randn(clean.shape, generator=generator), Transfer.SRGB, Layout.RGB
+        )
+        for _ in range(8)
+    ]
+    merged, _ = merge_burst(in_memory(images, 0), mean_of_burst(), denoiser, CPU)
+    assert float((merged.pixels - clean).mean().abs()) < 4e-3
 
 
 def test_tiles_do_not_show() -> None:

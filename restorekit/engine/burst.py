@@ -1,9 +1,11 @@
 """Merge the frames of a burst into one picture.
 
-Frames are laid on the sharpest of them, and count where they show what it shows. Two pictures are
-made of them: the network for bursts sees all frames, and the network for single pictures denoises
-their weighted mean, told for each pixel how much noise is left in it. The stronger the noise, the
-more the second counts. Where a thing moved, the single-frame result of the reference stands alone,
+Frames are laid on the sharpest of them, and count where they show what it shows. Three pictures are
+made of them. The network for single pictures denoises the reference, and the weighted mean of all
+frames, told for each pixel how much noise is left in it; the network for bursts sees all frames.
+The mean is cleanest where nothing is finer than the frames lie off each other, so it counts where
+it differs little from the denoised reference. Elsewhere the reference stands, and the weaker the
+noise, the more of the network for bursts with it. Where a thing moved, the reference stands alone,
 so that it leaves no trail.
 """
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from restorekit.engine.domain import Domain, enter, measure_noise, network_passes
-from restorekit.engine.frames import Frame, by_sharpness
+from restorekit.engine.frames import Frame, by_sharpness, stabilised
 from restorekit.engine.inference import Inference
 from restorekit.engine.picture import RestoreOptions, RestoreReport
 from restorekit.engine.reporter import Reporter, SilentReporter
@@ -25,14 +27,19 @@ from restorekit.engine.stack import FrameReport, Stack
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
+from restorekit.ops.agreement import blurred
 
-_FEW_ALONE = 2e-3
-"""Share of pixels that may be without another frame before they are denoised by themselves."""
 _WEAK_NOISE, _STRONG_NOISE = 0.003, 0.04
-"""Deviation at the mean brightness up to which the network for bursts is alone, and from which on
-it does not count any more."""
-_MOST_OF_ENCODED = 0.6
-"""Most that the denoised mean counts where frames are encoded, so that its noise is not white."""
+"""Deviation at the mean brightness up to which the network for bursts counts as much as the
+reference, and from which on it does not count any more."""
+_SURPRISE = 0.5
+"""Squared difference of the denoised mean from the denoised reference, in units of the noise, at
+which the mean counts for half."""
+_FLAT, _OVER_FLAT = 0.1, 6.0
+"""Share of the picture that is taken for flat, and how many times its difference is no surprise."""
+_SPREAD = 1.5
+"""Deviation of the window for it in pixels of a plane."""
+_SAMPLES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,16 @@ def merge_burst(
         for each in (model, denoiser)
     )
     mean, left = stack.mean()
-    alone = stack.alone()
     pixels = _denoised(image, mean, left, denoising, given)
-    if float(alone.mean()) > _FEW_ALONE:
-        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
-        pixels = torch.lerp(pixels, single, alone)
     if stack.count > 1:
-        share = alone.clamp_min(_share_of_mean(stack, image.layout))
-        stack.fill(torch.lerp(stack.pixels, pixels, share))
-        pixels = torch.lerp(_merged(image, stack, merging), pixels, share)
+        alone = stack.alone()
+        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
+        trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
+        share = _share_of_network(stack)
+        if share:
+            stack.fill(torch.lerp(stack.pixels, single, alone))
+            single = torch.lerp(single, _merged(image, stack, merging), share * (1 - alone))
+        pixels = torch.lerp(single, pixels, trust)
     inferences = (denoising.inference, merging.inference)
     report = BurstReport(
         device=str(merging.inference.device),
@@ -169,12 +177,29 @@ def _merged(image: Image, stack: Stack, network: _Network) -> Tensor:
     return Domain(stack.pixels, None, passes, image).leave(results)
 
 
-def _share_of_mean(stack: Stack, layout: Layout) -> float:
-    """Return how far the denoised mean counts, by the noise at the mean brightness."""
+def _share_of_network(stack: Stack) -> float:
+    """Return how far the network for bursts counts, by the noise at the mean brightness."""
     noise, level = stack.noise, float(stack.pixels.mean().clamp_min(0))
     deviation = (noise.shot * level + noise.read**2) ** 0.5
-    share = math.log(deviation / _WEAK_NOISE) / math.log(_STRONG_NOISE / _WEAK_NOISE)
-    return min(max(share, 0.0), 1.0 if layout is Layout.BAYER else _MOST_OF_ENCODED)
+    share = math.log(_STRONG_NOISE / deviation) / math.log(_STRONG_NOISE / _WEAK_NOISE)
+    return min(max(share, 0.0), 1.0) / 2
+
+
+def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:
+    """Return (H, W): how far the denoised mean is believed, by its difference from the reference.
+
+    Where even flat parts differ, as from noise that the network took for the picture, differences
+    are no surprise.
+
+    Args:
+        mean: (C, H, W) linear, the denoised mean.
+        single: (C, H, W) linear, the denoised reference.
+        noise: of the reference.
+    """
+    difference = stabilised(mean, noise).sub_(stabilised(single, noise)).square_().mean(0)
+    surprise = blurred(difference[None], _SPREAD)[0]
+    flat = surprise.flatten()[:: -(-surprise.numel() // _SAMPLES)].quantile(_FLAT)
+    return 1 / (1 + (surprise / max(_SURPRISE, _OVER_FLAT * float(flat))).square_())
 
 
 def _finished(image: Image, pixels: Tensor, noise: NoiseProfile, left: float) -> Image:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from restorekit.engine.frames import Frame, guide, stabilised, stops_between
-from restorekit.image import Image, NoiseProfile
+from restorekit.image import Image, NoiseProfile, Transfer
 from restorekit.ops.agreement import agreement, blurred, slope_squared
 from restorekit.ops.alignment import align, warp_nearest
+from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05
@@ -62,6 +63,7 @@ class Stack:
         self._reference = reference
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
+        self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
         self._values[0], self._weights[0] = self.pixels, 1
@@ -126,19 +128,20 @@ class Stack:
     def mean(self) -> tuple[Tensor, Tensor]:
         """Return the weighted mean (C, H, W) and the share (H, W) of the variance left in it.
 
-        At an edge a frame may be wrong by the slope times what it lies off, which is weighed
-        against its noise.
+        Encoded frames are averaged as they are encoded. At an edge a frame may be wrong by the
+        slope times what it lies off, which is weighed against its noise.
         """
         slope = slope_squared(blurred(stabilised(self.pixels, self.noise), 1.0)).mean(0)
         steady = 1 / (1 + _UNSTEADY**2 * slope)
         total, squares = torch.ones_like(steady), torch.ones_like(steady)
-        mean = self.pixels.clone()
+        mean = linear_to_srgb(self.pixels) if self._encoded else self.pixels.clone()
         for values, weights in zip(self.values[1:], self.weights[1:], strict=True):
             weight = weights * steady
-            mean += weight * values
+            mean += weight * (linear_to_srgb(values.float()) if self._encoded else values)
             total += weight
             squares += weight.square()
-        return mean.div_(total), squares.div_(total.square())
+        mean /= total
+        return srgb_to_linear(mean) if self._encoded else mean, squares.div_(total.square())
 
     def fill(self, pixels: Tensor) -> None:
         """Put (C, H, W) linear pixels where a frame shows something else than the reference."""
