@@ -202,3 +202,25 @@ def test_a_network_for_mosaics_begins_as_one_for_colour(generator: torch.Generat
     told = torch.full_like(picture[:, :1], 0.1)
     restored = mosaic(picture[:, [0, 1, 1, 2]], told)
     assert torch.allclose(restored, colour(picture, told)[:, [0, 1, 1, 2]], atol=1e-5)
+
+
+def test_a_deeper_network_begins_as_a_shallower_one(generator: torch.Generator) -> None:
+    config = {"width": 8, "encoder_blocks": (1, 2), "middle_blocks": 1, "decoder_blocks": (2, 1)}
+    shallow = create_model("kbnet_xs", {**config, "bases": (0, 4, 4)}).eval()
+    deep = create_model(
+        "kbnet_xs",
+        {
+            "width": 8,
+            "encoder_blocks": (1, 4),
+            "middle_blocks": 3,
+            "decoder_blocks": (3, 1),
+            "bases": (0, 4, 4),
+        },
+    ).eval()
+    start = deep.adopted(shallow.state_dict())
+    assert start.keys() < deep.state_dict().keys()
+    deep.load_state_dict({**deep.state_dict(), **start})
+    picture, noise = torch.rand(1, 3, 16, 16, generator=generator), torch.full((1, 1, 1, 1), 0.1)
+    with torch.no_grad():
+        torch.testing.assert_close(deep(picture, noise), shallow(picture, noise))
+    assert shallow.adopted(shallow.state_dict()).keys() == shallow.state_dict().keys()

@@ -314,7 +314,7 @@ class KBNetXS(RestorationModel):
         """Return the weights of another network as this one can begin with them.
 
         A network for mosaics begins with one for colour, for which the mean of both greens is
-        green.
+        green; a deeper one with a shallower one, between whose blocks others at first do nothing.
         """
         adopted = dict(start)
         if self.config.channels == 4 and len(start["tail.bias"]) == 3 * 4:
@@ -323,6 +323,9 @@ class KBNetXS(RestorationModel):
             for name in "tail.weight", "tail.bias":
                 red, green, blue = torch.split(start[name], 4)
                 adopted[name] = torch.cat((red, green, green, blue))
+        for name, stage in self.body.named_modules():
+            if isinstance(stage, nn.Sequential) and isinstance(stage[0], KBBlock):
+                _stretch(adopted, f"body.{name}", stage)
         return adopted
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
@@ -336,3 +339,21 @@ class KBNetXS(RestorationModel):
         packed = packed.contiguous(memory_format=torch.channels_last)
         residual = F.pixel_shuffle(self.tail(self.body(self.stem(packed))), 2)
         return degraded + residual[..., : degraded.shape[2], : degraded.shape[3]]
+
+
+def _stretch(weights: dict[str, Tensor], name: str, stage: nn.Sequential) -> None:
+    """Bring the weights of a stage to its number of blocks.
+
+    The last stays last, since it alone has kernel bases; blocks before it that are new do nothing.
+    """
+    keys = [key for key in weights if key.startswith(f"{name}.")]
+    numbers = {int(key.removeprefix(f"{name}.").split(".")[0]) for key in keys}
+    last, own = max(numbers, default=len(stage) - 1), len(stage) - 1
+    if last == own:
+        return
+    for key in keys:
+        if key.startswith(f"{name}.{last}."):
+            weights[key.replace(f"{name}.{last}.", f"{name}.{own}.", 1)] = weights.pop(key)
+    for number in range(last, own):
+        for scale in "beta", "gamma":
+            weights[f"{name}.{number}.{scale}"] = torch.zeros_like(weights[f"{name}.{own}.{scale}"])
