@@ -243,6 +243,12 @@ def test_encoded_noise_is_averaged_as_it_is_encoded(denoiser: LoadedModel) -> No
     assert float((merged.pixels - clean).mean().abs()) < 4e-3
 
 
+def test_black_frames_without_noise_stay_black() -> None:
+    frames = in_memory(shots([torch.zeros(4, 64, 64)] * 2, NoiseProfile(1e-6, 0.0)), reference=0)
+    merged, _ = merge_burst(frames, load_model("ame_kpn.burst8"), identity(), CPU)
+    assert float(merged.pixels.abs().max()) < 1e-3
+
+
 def test_tiles_do_not_show() -> None:
     clean = clean_frames(texture(240, 280, seed=13, channels=4), 3)
     frames = in_memory(shots(clean, GAINS[1]), reference=0)

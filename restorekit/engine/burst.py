@@ -180,9 +180,9 @@ def _merged(image: Image, stack: Stack, network: _Network) -> Tensor:
 def _share_of_network(stack: Stack) -> float:
     """Return how far the network for bursts counts, by the noise at the mean brightness."""
     noise, level = stack.noise, float(stack.pixels.mean().clamp_min(0))
-    deviation = (noise.shot * level + noise.read**2) ** 0.5
+    deviation = max((noise.shot * level + noise.read**2) ** 0.5, _WEAK_NOISE)
     share = math.log(_STRONG_NOISE / deviation) / math.log(_STRONG_NOISE / _WEAK_NOISE)
-    return min(max(share, 0.0), 1.0) / 2
+    return max(share, 0.0) / 2
 
 
 def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:
