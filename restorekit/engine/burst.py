@@ -107,10 +107,11 @@ def merge_burst(
         for each in (model, denoiser)
     )
     mean, left = stack.mean()
-    pixels = _denoised(image, mean, left, denoising, given)
+    noise = measure_noise(image, denoiser.model.spec, given)
+    pixels = _denoised(image, mean, left, denoising, noise)
     if stack.count > 1:
         alone = stack.alone()
-        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, given)
+        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, noise)
         trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
         share = _share_of_network(stack)
         if share:
@@ -135,7 +136,7 @@ def _denoised(
     mean: Tensor,
     left: Tensor,
     network: _Network,
-    given: float | NoiseProfile | None,
+    noise: float | NoiseProfile | None,
 ) -> Tensor:
     """Return what a network for single pictures makes of a mean of frames.
 
@@ -144,7 +145,7 @@ def _denoised(
         mean: (C, H, W) linear.
         left: (H, W) share of the variance of the reference in it.
         network: that is told the noise.
-        given: noise of the reference, or None to measure it.
+        noise: of the reference, from measure_noise.
 
     Returns:
         (C, H, W) linear.
@@ -152,7 +153,6 @@ def _denoised(
     entered = replace(image.to_linear(), pixels=mean)
     if image.transfer is Transfer.SRGB:
         entered = entered.to_srgb()
-    noise = measure_noise(image, network.loaded.model.spec, given)
     domain = enter(entered, network.loaded.card, noise)
     noise_std = None if domain.noise_std is None else domain.noise_std * left.sqrt()[None]
     results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
