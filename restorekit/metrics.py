@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from restorekit.errors import UsageError
+from restorekit.ops.gaussian import gaussian_taps, separable_means
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -49,21 +49,15 @@ def ssim(restored: Tensor, clean: Tensor) -> float:
 
 
 def _plane_ssim(x: Tensor, y: Tensor) -> float:
-    mean_x, mean_y, xx, yy, xy = _local_means(torch.stack([x, y, x * x, y * y, x * y]))
+    taps = gaussian_taps(SSIM_SIGMA, SSIM_WINDOW // 2)
+    mean_x, mean_y, xx, yy, xy = (
+        separable_means(plane, taps) for plane in (x, y, x * x, y * y, x * y)
+    )
     c1, c2 = _SSIM_CONSTANTS
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     variance = (xx - mean_x**2) + (yy - mean_y**2)
     structure = (2 * (xy - mean_x * mean_y) + c2) / (variance + c2)
     return float((luminance * structure).mean())
-
-
-def _local_means(planes: Tensor) -> Tensor:
-    """Return Gaussian means of (C, H, W) planes where the window lies inside."""
-    offsets = torch.arange(SSIM_WINDOW, dtype=planes.dtype, device=planes.device)
-    window = torch.exp(-((offsets - SSIM_WINDOW // 2) ** 2) / (2 * SSIM_SIGMA**2))
-    window /= window.sum()
-    rows = F.conv2d(planes[:, None], window.view(1, 1, -1, 1))
-    return F.conv2d(rows, window.view(1, 1, 1, -1))[:, 0]
 
 
 def luma_bt601(rgb: Tensor) -> Tensor:

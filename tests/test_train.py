@@ -10,13 +10,14 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
 
 from restorekit.engine.evaluate import evaluate
 from restorekit.engine.methods import network
 from restorekit.engine.recipe import TrainConfig
-from restorekit.engine.train import CHECKPOINT_FILE, train
+from restorekit.engine.train import CHECKPOINT_FILE, LOCK_FILE, train
 from restorekit.engine.training_log import LOG_FILE
 from restorekit.errors import ConfigError, NoInputError, RestorekitError
 from restorekit.hub import load_model
@@ -241,6 +242,13 @@ def test_an_existing_run_is_not_overwritten(photographs: Path, tmp_path: Path) -
         train(config(photographs, tmp_path / "run"))
     with pytest.raises(ConfigError, match="other settings"):
         train(config(photographs, tmp_path / "run", seed=3), resume=True)
+
+
+def test_two_trainings_do_not_share_a_folder(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / LOCK_FILE), pytest.raises(ConfigError, match="stop it first"):
+        train(config(photographs, tmp_path / "run"))
+    assert train(config(photographs, tmp_path / "run")).finished
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(photographs: Path, tmp_path: Path) -> None:

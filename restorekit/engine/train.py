@@ -12,14 +12,15 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,6 +45,7 @@ from restorekit.models.registry import (
 )
 
 CHECKPOINT_FILE = "checkpoint.pt"
+LOCK_FILE = "run.lock"
 BEST_FOLDER = "best"
 
 
@@ -89,11 +91,31 @@ def train(
         if any(batch_size % pieces for _, _, batch_size in config.stages):
             raise ConfigError(f"batch sizes must be multiples of processes x accumulate, {pieces}")
         trainer = _Trainer(config, processes, reporter or SilentReporter())
-        if resume and trainer.checkpoint.exists():
-            trainer.load()
-        elif trainer.checkpoint.exists():
-            raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
-        return trainer.run(stop)
+        with _alone_in(trainer.folder, processes):
+            if resume and trainer.checkpoint.exists():
+                trainer.load()
+            elif trainer.checkpoint.exists():
+                raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
+            return trainer.run(stop)
+
+
+@contextmanager
+def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
+    """Keep other trainings out of a run folder, which also ends when this one is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    taken = False
+    if not processes.rank:
+        try:
+            lock.acquire()
+        except Timeout:
+            taken = True
+    if processes.any(taken):
+        raise ConfigError(f"{folder}: another training is writing there; stop it first")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Objective(nn.Module):
@@ -169,7 +191,6 @@ class _Trainer:
 
     def _save(self) -> None:
         if not self.processes.rank:
-            self.folder.mkdir(parents=True, exist_ok=True)
             state = {
                 "config": _binding_settings(self.config),
                 "model": self.model.state_dict(),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restorekit.ops.gaussian import gaussian_taps, separable_means
+
 _SPREADS = (1.0, 2.5, 5.0)
 _DISPLACEMENT = 0.4
 _BRIGHTNESS = 0.01
@@ -63,11 +65,8 @@ def blurred(planes: Tensor, deviation: float) -> Tensor:
         deviation: of the Gaussian in pixels.
     """
     radius = min(math.ceil(3 * deviation), min(planes.shape[-2:]) - 1)
-    taps = (-torch.arange(-radius, radius + 1).square() / (2 * deviation**2)).exp()
-    taps /= taps.sum()
-    padded = functional.pad(planes[:, None], (radius,) * 4, mode="reflect")
-    rows = functional.conv2d(padded, taps.view(1, 1, -1, 1))
-    return functional.conv2d(rows, taps.view(1, 1, 1, -1))[:, 0]
+    padded = functional.pad(planes, (radius,) * 4, mode="reflect")
+    return separable_means(padded, gaussian_taps(deviation, radius))
 
 
 def slope_squared(planes: Tensor) -> Tensor:
