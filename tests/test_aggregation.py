@@ -17,7 +17,7 @@ from restorekit.models.aggregation import (
     WindowAttention,
 )
 from restorekit.models.complexity import count_macs
-from restorekit.models.kbnet import BRANCHES
+from restorekit.models.kbnet_s import BRANCHES
 from restorekit.models.registry import count_parameters
 
 TINY = {

@@ -11,7 +11,7 @@ from restorekit.errors import ConfigError
 from restorekit.models import NoiseInput, RestorationModel, architectures, create_model
 from restorekit.models.blocks import START_SCALE, ChannelAttention, LayerNorm
 from restorekit.models.complexity import count_macs
-from restorekit.models.kbnet import KBBlock
+from restorekit.models.kb_unet import KBBlock
 from restorekit.models.kit import KiT
 from restorekit.models.registry import Batch
 

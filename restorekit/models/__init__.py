@@ -1,7 +1,8 @@
 """Networks: one architecture family per file, found through the registry."""
 
-from restorekit.models import kbnet as kbnet
 from restorekit.models import kbnet_l as kbnet_l
+from restorekit.models import kbnet_s as kbnet_s
+from restorekit.models import kbnet_xs as kbnet_xs
 from restorekit.models import kit as kit
 from restorekit.models import kpn as kpn
 from restorekit.models.registry import (

@@ -169,7 +169,8 @@ class _SoftmaxConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         cells, logits, filtered, log_sums = ctx.saved_tensors
         of_logits = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        of_cells = torch.zeros_like(cells, dtype=filtered.dtype)
+        wanted = ctx.needs_input_grad[0]
+        of_cells = torch.zeros_like(cells, dtype=filtered.dtype) if wanted else cells
         for block, pixel in _blocks(logits):
             scores = logits[block][:, :, :, pixel].unbind(2)
             log_sum, outer = log_sums[block][:, :, pixel], gradient[block][:, :, :, pixel]
@@ -179,10 +180,10 @@ class _SoftmaxConvolution(torch.autograd.Function):
             slopes = of_logits[block][:, :, :, pixel].unbind(2)
             for score, slope, view, of_view in zip(scores, slopes, views, of_views, strict=True):
                 weight = score.to(filtered.dtype, copy=True).sub_(log_sum).exp_()
-                if ctx.needs_input_grad[0]:
+                if wanted:
                     of_view.addcmul_(outer, weight[:, :, None])
                 slope.copy_(_over_planes(outer * view).sub_(common).mul_(weight))
-        return of_cells.to(cells.dtype) if ctx.needs_input_grad[0] else None, of_logits
+        return of_cells.to(cells.dtype) if wanted else None, of_logits
 
 
 def _blocks(logits: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:
@@ -220,11 +221,7 @@ def _over_planes(product: Tensor) -> Tensor:
 
 def _shifted(padded: Tensor, kernels: Tensor) -> Iterator[Tensor]:
     """Yield the view of padded that each tap of the kernels sees, row by row."""
-    height, width = kernels.shape[3:]
-    side = kernel_side(kernels.shape[2])
-    for y in range(side):
-        for x in range(side):
-            yield padded[..., y : y + height, x : x + width]
+    return _neighbours(padded[:, :, :, None], kernels[:, :, :, None], 0)
 
 
 def _sum_dtype(first: Tensor, second: Tensor) -> torch.dtype:

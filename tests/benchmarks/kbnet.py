@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from restorekit.engine.device import choose_device, keep_freed_memory
 from restorekit.models.blocks import LayerNorm, ScaledConv
-from restorekit.models.kbnet import KBBlock, KBNetS, KBNetSConfig
+from restorekit.models.kb_unet import KBBlock
+from restorekit.models.kbnet_s import KBNetS, KBNetSConfig
 from restorekit.models.registry import torch_dtype
 
 
