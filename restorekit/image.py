@@ -57,6 +57,7 @@ class Metadata:
         icc_profile: embedded ICC profile.
         exif: EXIF block as in TIFF, without the JPEG marker header.
         xmp: XMP packet.
+        iptc: IPTC-IIM records, such as captions and keywords.
         resolution: dots per inch across and down, stated outside of the EXIF block.
         png_chunks: type and body of the chunks of colour, density and text of a PNG file.
         make: camera maker.
@@ -80,6 +81,7 @@ class Metadata:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     resolution: tuple[float, float] | None = None
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     make: str | None = None

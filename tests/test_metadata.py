@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ImageCms
+from PIL.IptcImagePlugin import getiptcinfo
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, Transfer
@@ -307,6 +308,28 @@ def test_metadata_too_long_for_jpeg_is_a_warning(tmp_path: Path) -> None:
     assert len(warnings) == 2
     assert read_image(path).metadata.orientation == 6
     assert write_image(picture(exif=block, orientation=6), tmp_path / "a.png") == []
+
+
+@pytest.mark.parametrize("format", ["jpg", "tiff"])
+@pytest.mark.parametrize("caption", [b"Lake", b"Lakes"])
+def test_iptc_records_survive(tmp_path: Path, format: str, caption: bytes) -> None:
+    records = b"\x1c\x02\x78" + len(caption).to_bytes(2) + caption
+    path = tmp_path / f"a.{format}"
+    assert write_image(picture(iptc=records), path) == []
+    assert read_image(path).metadata.iptc == records
+    with PIL.Image.open(path) as opened:
+        assert getiptcinfo(opened) == {(2, 120): caption}
+    assert write_image(read_image(path), path, strip="all", overwrite=True) == []
+    assert read_image(path).metadata.iptc is None
+
+
+def test_iptc_records_that_are_lost_are_a_warning(tmp_path: Path) -> None:
+    for name, size in (("a.png", 10), ("a.webp", 10), ("a.jpg", 65507)):
+        [warning] = write_image(picture(iptc=b"x" * size), tmp_path / name)
+        assert "IPTC" in warning
+    path = tmp_path / "b.jpg"
+    assert write_image(picture(iptc=b"x" * 65506), path) == []
+    assert read_image(path).metadata.iptc == b"x" * 65506
 
 
 def _text_chunk(save: Callable[[PIL.Image.Image, io.BytesIO], None]) -> bytes:

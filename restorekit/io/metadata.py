@@ -61,8 +61,8 @@ def carried(
 
     Args:
         metadata: what the picture says.
-        strip: "none" keeps all, "gps" drops positions, "all" drops EXIF, XMP and text; colours and
-            orientation always stay, for the picture would look wrong without them.
+        strip: "none" keeps all, "gps" drops positions, "all" drops EXIF, XMP, IPTC and text;
+            colours and orientation always stay, for the picture would look wrong without them.
         grey: whether the file will hold a grey picture.
         size: width and height that the file will have, for the EXIF block to state.
 
@@ -73,7 +73,7 @@ def carried(
         raise UsageError(f"there is no strip {strip!r}; choose one of {', '.join(STRIPS)}")
     warnings = []
     if strip == "all":
-        metadata = replace(metadata, exif=None, xmp=None, iso=None, exposure_time=None)
+        metadata = replace(metadata, exif=None, xmp=None, iptc=None, iso=None, exposure_time=None)
     exif, xmp = metadata.exif, metadata.xmp
     if exif:
         try:

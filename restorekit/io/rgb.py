@@ -7,6 +7,7 @@ count as sRGB-encoded.
 
 from __future__ import annotations
 
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ _PILLOW_MODES = {
     "RGBA": "RGBA",
     "RGBX": "RGB",
 }
-_JPEG_EXIF_LIMIT, _JPEG_XMP_LIMIT = 65533, 65504
+_JPEG_EXIF_LIMIT, _JPEG_XMP_LIMIT, _JPEG_IPTC_LIMIT = 65533, 65504, 65506
+_IPTC_RESOURCE = 0x0404
 
 _pillow_settings = threading.Lock()
 
@@ -79,6 +81,8 @@ def write_rgb(image: Image, path: Path, format: str, *, strip: str, quality: int
     metadata = carried(image.metadata, strip, grey=grey, size=(image.width, image.height))
     image = replace(image.to_srgb(), metadata=replace(metadata, warnings=()))
     notes = list(metadata.warnings)
+    if metadata.iptc and format not in ("jpg", "tiff"):
+        notes.append("IPTC records are kept by JPEG and TIFF only and were left out")
     if format == "png":
         return notes + write_png(image, path)
     notes += lost_chunks(metadata)
@@ -112,6 +116,7 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
             path=path,
             icc_profile=picture.info.get("icc_profile"),
             xmp=picture.info.get("xmp"),
+            iptc=_iptc(picture),
             resolution=_resolution(picture),
             warnings=(FIRST_ONLY,) if getattr(picture, "is_animated", False) else (),
         )
@@ -142,6 +147,20 @@ def _resolution(picture: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
     return (float(across), float(down)) if across > 0 and down > 0 else None
 
 
+def _iptc(picture: PIL.ImageFile.ImageFile) -> bytes | None:
+    """Return the IPTC records of a JPEG file, which lie among the resources of Photoshop."""
+    resources = picture.info.get("photoshop")
+    records = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+    return records if isinstance(records, bytes) and records else None
+
+
+def _app13(iptc: bytes) -> bytes:
+    """Return the JPEG segment of IPTC records (Adobe, Photoshop File Formats: image resources)."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc
+    body = b"Photoshop 3.0\0" + resource + b"\0" * (len(iptc) % 2)
+    return b"\xff\xed" + struct.pack(">H", 2 + len(body)) + body
+
+
 def _jpeg_ends(path: Path) -> bool:
     """Say whether the first picture of a JPEG file has its end marker.
 
@@ -170,6 +189,10 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
         if xmp and len(xmp) > _JPEG_XMP_LIMIT:
             notes.append("the XMP packet is too long for JPEG and was left out")
             xmp = None
+        if metadata.iptc and len(metadata.iptc) <= _JPEG_IPTC_LIMIT:
+            settings["extra"] = _app13(metadata.iptc)
+        elif metadata.iptc:
+            notes.append("the IPTC records are too long for JPEG and were left out")
     elif format == "webp":
         settings = {"quality": quality, "exact": True}
     elif exif or xmp or metadata.icc_profile:

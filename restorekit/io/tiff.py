@@ -34,6 +34,7 @@ from restorekit.io.metadata import with_exif
 from restorekit.io.samples import FIRST_ONLY, from_image, to_image
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IPTC = 33723
 _EXIF_TAGS = (MAKE, MODEL, ARTIST, COPYRIGHT, EXIF_IFD, GPS_IFD)
 _INCHES = {2: 1.0, 3: 1 / 2.54}
 _LAYOUT_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, *range(317, 326), 338, 339}
@@ -70,6 +71,7 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
             orientation=_orientation(page.tags.valueof(ORIENTATION)),
             icc_profile=_bytes(page.tags.valueof(34675)),
             xmp=_bytes(page.tags.valueof(XMP)),
+            iptc=_bytes(page.tags.valueof(_IPTC)),
             resolution=_resolution(page.tags),
         )
         try:
@@ -96,6 +98,8 @@ def write_tiff(image: Image, path: Path) -> list[str]:
         extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
     if metadata.xmp:
         extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
+    if metadata.iptc:
+        extra.append((_IPTC, 7, len(metadata.iptc), metadata.iptc, True))
     tifffile.imwrite(
         path,
         from_image(image, bits),
