@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from restorekit.ops.agreement import agreement, blurred
+from restorekit.ops.agreement import agreement
 from restorekit.ops.alignment import Motion
+from restorekit.ops.gaussian import blurred
 from tests.shaken import seeded, seen, texture
 
 

@@ -4,9 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from restorekit.degradations import as_file, defocused, mostly, photographs, rainy, shaken
+from restorekit.degradations import (
+    as_file,
+    defocused,
+    mostly,
+    photographed,
+    photographs,
+    rainy,
+    shaken,
+)
 from restorekit.metrics import psnr
-from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.color import linear_to_srgb, luma, srgb_to_linear
 
 KINDS: dict[str, Callable[..., torch.Tensor]] = {
     "rain": rainy,
@@ -132,6 +140,21 @@ def test_one_in_ten_pictures_is_spared() -> None:
     spared = (made == clean).view(-1)
     assert 0.08 < float(spared.float().mean()) < 0.12
     assert torch.equal(made[~spared], clean[~spared] + 1)
+
+
+def test_cameras_leave_noise_that_is_coarser_than_white_noise() -> None:
+    below = []
+    for seed in range(20):
+        clean = scene(seed, 0.4, 0.6)
+        noisy, truth = photographed(clean, seeded(seed))
+        again, _ = photographed(clean, seeded(seed))
+        assert torch.equal(noisy, again)
+        assert noisy.shape == truth.shape == clean.shape
+        torch.testing.assert_close(255 * noisy, (255 * noisy).round(), rtol=0, atol=1e-4)
+        noise = luma(noisy - truth)
+        correlation = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+        below.append(float(correlation) < 0.05)
+    assert sum(below) < 8
 
 
 def test_files_are_mostly_good() -> None:

@@ -14,6 +14,7 @@ from restorekit.ops.noise import (
     effective_noise_std,
     estimate_noise_profile,
     estimate_noise_std,
+    is_smoothed,
 )
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
@@ -176,6 +177,16 @@ def test_effective_std_of_smoothed_noise_is_larger_than_its_pixels_show(generato
     photo = jpeg((scene + noise[0]).clamp(0, 1), 85)
     assert estimate_noise_std(photo) < 1.5 / 255
     assert float(noise.std()) < effective_noise_std(photo) < 3 * float(noise.std())
+
+
+def test_smoothed_noise_is_told_from_white_noise(generator):
+    scene = smooth_scene(generator)
+    noise = torch.randn(1, *scene.shape, generator=generator) * 15 / 255
+    smoothed = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
+    assert not is_smoothed((scene + noise[0]).clamp(0, 1))
+    assert is_smoothed((scene + smoothed[0]).clamp(0, 1))
+    assert not is_smoothed(smoothed[0, :, :40, :40])
+    assert not is_smoothed(torch.full((3, 200, 200), 0.5))
 
 
 def test_effective_std_of_clean_pictures_stays_small(generator, shared_data):

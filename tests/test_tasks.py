@@ -64,9 +64,9 @@ def test_tasks_are_found_by_their_name() -> None:
     assert MADE[:5] == [
         ("denoise", "gaussian"),
         ("denoise", "raw"),
+        ("denoise", "photo"),
         ("derain", "rain"),
         ("deblur", "motion"),
-        ("deblur", "defocus"),
     ]
 
 
@@ -75,7 +75,7 @@ def test_pairs_hold_the_clean_pictures_and_repeat(task: str, name: str) -> None:
     clean = torch.rand(4, 3, 40, 48, generator=seeded(0))
     degrade = TASKS[task].degradations[name]
     first, again, other = (degrade(clean, seeded(seed)) for seed in (1, 1, 2))
-    if name != "raw":
+    if name not in ("raw", "photo"):
         assert torch.equal(first.clean, clean)
     assert first.degraded.shape == first.clean.shape
     assert torch.equal(first.degraded, again.degraded)
@@ -94,6 +94,18 @@ def test_raw_pairs_are_mosaics_whose_noise_is_white_and_told() -> None:
     told = pairs.noise_std[:, 0].expand_as(bright)[bright]
     assert (noise[:, 1][bright] / told).std() == pytest.approx(1, abs=0.03)
     assert abs(float((noise[:, 1][bright] / told).mean())) < 0.05
+
+
+def test_pairs_of_photographs_have_the_noise_that_is_told() -> None:
+    clean = torch.rand(40, 3, 1, 1, generator=seeded(0)).expand(-1, -1, 47, 51)
+    pairs = TASKS["denoise"].degradations["photo"](clean, seeded(1))
+    assert pairs.degraded.shape == pairs.clean.shape == (40, 3, 46, 50)
+    assert pairs.noise_std is not None
+    noise = (pairs.degraded - pairs.clean).flatten(1)
+    torch.testing.assert_close(noise.std(1), pairs.noise_std.flatten())
+    assert (noise.mean(1).abs() < 0.004 + 0.4 * noise.std(1)).all()
+    assert (pairs.noise_std < 2 / 255).any()
+    assert (pairs.noise_std > 20 / 255).any()
 
 
 @pytest.mark.parametrize(("degradation", "channels"), [("raw", 3), ("gaussian", 4)])

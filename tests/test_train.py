@@ -274,8 +274,8 @@ def test_a_start_with_other_inputs_lends_what_fits(photographs: Path, tmp_path: 
     train(config(photographs, tmp_path / "blind", start=start, config=blind, **still))
     told = load_file(tmp_path / "told" / "model.safetensors")
     lent = load_file(tmp_path / "blind" / "model.safetensors")
-    fitting = [name for name in told if name != "stem.weight"]
-    assert all(torch.allclose(told[name], lent[name], atol=1e-6) for name in fitting)
+    told["stem.weight"] = told["stem.weight"][:, : 4 * 3]
+    assert all(torch.allclose(told[name], lent[name], atol=1e-6) for name in told)
     other = {**TINY["config"], "width": 12}
     with pytest.raises(ConfigError, match="does not fit this architecture"):
         train(config(photographs, tmp_path / "other", start=start, config=other))

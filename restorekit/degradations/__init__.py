@@ -21,7 +21,14 @@ from restorekit.degradations.noise import (
     sample_sensor_noise_levels,
     shot_read_noise,
 )
-from restorekit.degradations.photographs import as_file, defocused, mostly, rainy, shaken
+from restorekit.degradations.photographs import (
+    as_file,
+    defocused,
+    mostly,
+    photographed,
+    rainy,
+    shaken,
+)
 from restorekit.degradations.psf import disk_psf, line_psf, polygon_psf, shake_psf
 from restorekit.degradations.rain import (
     RainParameters,
@@ -48,6 +55,7 @@ __all__ = [
     "mostly",
     "motion_blur",
     "polygon_psf",
+    "photographed",
     "process",
     "rain_streaks",
     "rainy",

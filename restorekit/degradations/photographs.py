@@ -1,4 +1,4 @@
-"""Rain, shake and defocus as photographs have them, for training and for sets of pairs.
+"""Rain, shake, defocus and noise as photographs have them, for training and for sets of pairs.
 
 Light mixes in linear values; what a sensor, a codec and the 8 bits of a file do comes after it.
 Pictures are (C, H, W), sRGB-encoded in [0, 1].
@@ -12,10 +12,16 @@ import torch
 from torch import Generator, Tensor
 
 from restorekit.degradations.blur import defocus_blur, depth_blur, motion_blur
+from restorekit.degradations.camera import mosaic, process, sample_camera, unprocess
 from restorekit.degradations.compression import random_jpeg
-from restorekit.degradations.noise import gaussian_noise
+from restorekit.degradations.noise import (
+    gaussian_noise,
+    sample_sensor_noise_levels,
+    shot_read_noise,
+)
 from restorekit.degradations.rain import added_streaks, rain_streaks, sample_rain
-from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.color import linear_to_srgb, luma, srgb_to_linear
+from restorekit.ops.gaussian import blurred
 
 SPARED_SHARE = 0.1
 ADDED_SHARE = 0.5
@@ -31,6 +37,12 @@ NOISY_SHARE = 0.4
 LARGEST_NOISE = 4 / 255
 JPEG_SHARE = 0.25
 JPEG_QUALITIES = 70, 98
+SMOOTHED_SHARE = 0.7
+LARGEST_SMOOTHING = 1.5, 4.0
+"""Deviations of the Gaussians by which cameras smooth the noise of luma and of colours."""
+_LEAST_SMOOTHING = 0.1
+CAMERA_JPEG_SHARE = 0.7
+CAMERA_JPEG_QUALITIES = 75, 100
 
 
 def rainy(
@@ -92,6 +104,39 @@ def defocused(
     if _chance(MIXED_SHARE, generator):
         light = motion_blur(light, SLIGHT_MOTION, generator)
     return as_file(linear_to_srgb(light.clamp(0, 1)), generator)
+
+
+def photographed(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Take a picture by a noisy sensor, and develop it as cameras do.
+
+    They smooth the noise, that of colours most, and often store the picture as JPEG. One in ten has
+    no noise, so that a network which is trained on such pairs leaves clean pictures alone.
+
+    Args:
+        clean: the picture, of even sides.
+        generator: source of all draws.
+
+    Returns:
+        the picture in steps of 1/255, and the same without noise and compression.
+    """
+    camera = sample_camera((), generator)
+    planes = mosaic(unprocess(clean, camera))
+    shot, read = sample_sensor_noise_levels((), generator)
+    truth = process(planes, camera)
+    noise = process(shot_read_noise(planes, shot, read, generator), camera) - truth
+    if _chance(SPARED_SHARE, generator):
+        noise.zero_()
+    if _chance(SMOOTHED_SHARE, generator):
+        of_luma, of_colours = (
+            max(largest * float(torch.rand((), generator=generator)), _LEAST_SMOOTHING)
+            for largest in LARGEST_SMOOTHING
+        )
+        bright = luma(noise)
+        noise = blurred(bright, of_luma) + blurred(noise - bright, max(of_luma, of_colours))
+    noisy = truth + noise
+    if _chance(CAMERA_JPEG_SHARE, generator):
+        noisy = random_jpeg(noisy, *CAMERA_JPEG_QUALITIES, generator)
+    return (noisy.clamp(0, 1) * 255).round() / 255, truth
 
 
 def mostly(

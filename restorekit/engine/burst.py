@@ -27,7 +27,7 @@ from restorekit.engine.stack import FrameReport, Stack
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
-from restorekit.ops.agreement import blurred
+from restorekit.ops.gaussian import blurred
 
 _WEAK_NOISE, _STRONG_NOISE = 0.003, 0.04
 """Deviation at the mean brightness up to which the network for bursts counts as much as the

@@ -16,8 +16,8 @@ from restorekit.engine.domain import LEAST_SHOT, mosaic_noise
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
-from restorekit.ops.agreement import blurred
 from restorekit.ops.anscombe import anscombe
+from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import effective_noise_std, estimate_noise_profile, estimate_noise_std
 
 MOST_STOPS = 0.3

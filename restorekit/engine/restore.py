@@ -12,7 +12,7 @@ from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.developed import restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
-from restorekit.engine.domain import default_model
+from restorekit.engine.domain import default_model, fitting_model
 from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
 from restorekit.engine.psf import read_psf
 from restorekit.engine.records import (
@@ -139,10 +139,10 @@ class _Run:
         return self._models[reference]
 
     def _model_for(self, image: Image) -> LoadedModel:
-        """Return the chosen model, or the task's own for the layout of the picture."""
+        """Return the chosen model, or the task's own for the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        return self._load(default_model(self._task, image.layout))
+        return self._load(fitting_model(self._task, image, self._options.noise))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from restorekit.engine.frames import Frame, guide, stabilised, stops_between
 from restorekit.image import Image, NoiseProfile, Transfer
-from restorekit.ops.agreement import agreement, blurred, slope_squared
+from restorekit.ops.agreement import agreement, slope_squared
 from restorekit.ops.alignment import align, warp_nearest
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.gaussian import blurred
 
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05

@@ -90,7 +90,8 @@ class KBNetXS(RestorationModel):
         """Return the weights of another network as this one can begin with them.
 
         A network for mosaics begins with one for colour, for which the mean of both greens is
-        green; a deeper one with a shallower one, between whose blocks others at first do nothing.
+        green; one that is not told the noise with one that is, as if told that there is none; a
+        deeper one with a shallower one, between whose blocks others at first do nothing.
         """
         adopted = dict(start)
         if self.config.channels == 4 and len(start["tail.bias"]) == 3 * 4:
@@ -99,6 +100,7 @@ class KBNetXS(RestorationModel):
             for name in "tail.weight", "tail.bias":
                 red, green, blue = torch.split(start[name], 4)
                 adopted[name] = torch.cat((red, green, green, blue))
+        adopted["stem.weight"] = adopted["stem.weight"][:, : self.stem.in_channels]
         for name, stage in self.body.named_modules():
             if isinstance(stage, nn.Sequential) and isinstance(stage[0], KBBlock):
                 _stretch(adopted, f"body.{name}", stage)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from restorekit.ops.gaussian import gaussian_taps, separable_means
+from restorekit.ops.gaussian import blurred
 
 _SPREADS = (1.0, 2.5, 5.0)
 _DISPLACEMENT = 0.4
@@ -55,18 +55,6 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
     size = weights.shape[-2] * 2, weights.shape[-1] * 2
     weights = functional.interpolate(weights[None], size, mode="bilinear", align_corners=False)
     return weights[0, 0, :height, :width].contiguous()
-
-
-def blurred(planes: Tensor, deviation: float) -> Tensor:
-    """Return (C, H, W) planes blurred by a Gaussian, mirrored at the edges.
-
-    Args:
-        planes: (C, H, W).
-        deviation: of the Gaussian in pixels.
-    """
-    radius = min(math.ceil(3 * deviation), min(planes.shape[-2:]) - 1)
-    padded = functional.pad(planes, (radius,) * 4, mode="reflect")
-    return separable_means(padded, gaussian_taps(deviation, radius))
 
 
 def slope_squared(planes: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def gaussian_taps(deviation: float, radius: int) -> list[float]:
@@ -37,3 +40,15 @@ def separable_means(planes: Tensor, taps: list[float]) -> Tensor:
             mean.add_(planes.narrow(axis, place, size), alpha=tap)
         planes = mean
     return planes
+
+
+def blurred(planes: Tensor, deviation: float) -> Tensor:
+    """Return (C, H, W) planes blurred by a Gaussian, mirrored at the edges.
+
+    Args:
+        planes: (C, H, W).
+        deviation: of the Gaussian in pixels.
+    """
+    radius = min(math.ceil(3 * deviation), min(planes.shape[-2:]) - 1)
+    padded = functional.pad(planes, (radius,) * 4, mode="reflect")
+    return separable_means(padded, gaussian_taps(deviation, radius))

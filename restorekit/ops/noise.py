@@ -16,6 +16,7 @@ _PATCH = 6
 _SURROUNDINGS = 24
 _PATCHES = 40_000
 _SMOOTHED = 1.5 / 255
+_COARSER = 1.4
 
 
 def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
@@ -176,10 +177,27 @@ def effective_noise_std(pixels: Tensor) -> float:
     fine = estimate_noise_std(pixels)
     if fine > _SMOOTHED or min(pixels.shape[-2:]) < 4 * _SURROUNDINGS:
         return fine
-    half, quarter = (
-        side * estimate_noise_std(functional.avg_pool2d(pixels[None], side)[0]) for side in (2, 4)
-    )
+    half, quarter = (_noise_std_reduced(pixels, side) for side in (2, 4))
     return 3 * half if half > 4 * fine and quarter < 3 * half else fine
+
+
+def is_smoothed(pixels: Tensor) -> bool:
+    """Return whether the noise of a picture is coarser than white noise, as cameras leave it.
+
+    White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of 10
+    in all; those without noise count as smoothed.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey, encoded.
+    """
+    if min(pixels.shape[-2:]) < 2 * _SURROUNDINGS + 4:
+        return False
+    return _noise_std_reduced(pixels, 2) > _COARSER * estimate_noise_std(pixels)
+
+
+def _noise_std_reduced(pixels: Tensor, side: int) -> float:
+    """Return side times the deviation at 1 / side of the size, that of white noise at full size."""
+    return side * estimate_noise_std(functional.avg_pool2d(pixels[None], side)[0])
 
 
 def _white_noise_std(planes: Tensor) -> float:

@@ -15,6 +15,9 @@ FACTOR_SHARE = 0.8
 FACTORS = 0.25, 7.0
 """Share of RAW pictures whose noise is weaker or stronger than sample_noise_levels has it, and the
 range of the factors of its deviation."""
+WHITE_SHARE = 0.2
+LARGEST_WHITE = 40 / 255
+"""Share of photographs with white noise, and its largest deviation."""
 
 
 def gaussian(
@@ -65,12 +68,34 @@ def raw(clean: Tensor, generator: Generator) -> Batch:
     return Batch(noisy, truths, torch.tensor(stds).view(-1, 1, 1, 1))
 
 
+def photo(clean: Tensor, generator: Generator) -> Batch:
+    """Take pictures by cameras that smooth the noise; some have white noise in its place.
+
+    The deviation of each is that of its noise over all.
+    """
+    import torch
+
+    from restorekit.degradations import gaussian_noise, photographed
+    from restorekit.models.registry import Batch
+
+    truths = clean[..., : clean.shape[-2] // 2 * 2, : clean.shape[-1] // 2 * 2].clone()
+    noisy = torch.empty_like(truths)
+    for number, picture in enumerate(truths):
+        white, strength = torch.rand(2, generator=generator).tolist()
+        if white < WHITE_SHARE:
+            noisy[number] = gaussian_noise(picture, LARGEST_WHITE * strength, generator)
+        else:
+            noisy[number], truths[number] = photographed(picture, generator)
+    return Batch(noisy, truths, (noisy - truths).std((1, 2, 3), keepdim=True))
+
+
 TASK = Task(
     name="denoise",
     summary="Remove noise from photographs, RAW or RGB.",
     default_model="kbnet_xs.gaussian",
-    degradations={"gaussian": gaussian, "raw": raw},
+    degradations={"gaussian": gaussian, "raw": raw, "photo": photo},
     default_bayer_model="kbnet_xs.raw",
+    default_photo_model="kbnet_xs.photo",
     sigma_degradations=("gaussian",),
     takes_noise_level=True,
     takes_mosaics=True,

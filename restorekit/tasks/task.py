@@ -29,6 +29,8 @@ class Task:
         validations: what makes validation pairs, by name; the training's own without any.
         default_gray_model: bundled model for grey pictures, or None to use the colour model.
         default_bayer_model: bundled model for mosaics, likewise.
+        default_photo_model: bundled model for colour pictures whose noise a camera has smoothed,
+            where the user does not state the noise, likewise.
         sigma_degradations: those that draw white noise from a range of deviations, an argument.
         burst: whether many frames give one picture.
         takes_noise_level: whether networks are told how strong the noise is; others are guarded.
@@ -44,6 +46,7 @@ class Task:
     validations: Mapping[str, Degrade] = field(default_factory=dict)
     default_gray_model: str | None = None
     default_bayer_model: str | None = None
+    default_photo_model: str | None = None
     sigma_degradations: tuple[str, ...] = ()
     burst: bool = False
     takes_noise_level: bool = False
