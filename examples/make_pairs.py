@@ -1,9 +1,10 @@
-"""Make pairs from photographs: rain, motion blur or defocus, laid out as published sets are.
+"""Make pairs from photographs: noise, rain, motion or defocus, laid out as published sets are.
 
 python examples/make_pairs.py PHOTOGRAPHS OUT --task rain
 
 | --task  | writes                                                          | layout of | protocol |
 |---------|-----------------------------------------------------------------|-----------|----------|
+| noise   | OUT/noise/{noisy,clean}                                         | PolyU     | sidd     |
 | rain    | OUT/rain_light/{input,target} and OUT/rain_heavy/{input,target} | Rain13K   | derain-y |
 | motion  | OUT/motion/{blur,sharp}                                         | GoPro     | gopro    |
 | defocus | OUT/defocus/test_c/{source,target}                              | DPDD      | dpdd     |
@@ -27,26 +28,42 @@ from torch import Generator, Tensor
 
 from restorekit import read_image, write_image
 from restorekit.datasets import find_pictures
-from restorekit.degradations import defocused, rainy, shaken
+from restorekit.degradations import defocused, photographed, rainy, shaken
+
+Make = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Say what a set of pairs is made by and where it lies."""
+    """Say what a set of pairs, degraded and clean, is made by and where it lies."""
 
-    degrade: Callable[[Tensor, Generator], Tensor]
+    make: Make
     degraded: str
     clean: str
 
 
+def _beside(degrade: Callable[[Tensor, Generator], Tensor]) -> Make:
+    """Return what makes pairs of a degraded picture and the picture itself."""
+    return lambda clean, generator: (degrade(clean, generator), clean)
+
+
 SETS = {
+    "noise": (Pairs(photographed, "noise/noisy", "noise/clean"),),
     "rain": (
-        Pairs(partial(rainy, heaviness=(0.2, 0.5)), "rain_light/input", "rain_light/target"),
-        Pairs(partial(rainy, heaviness=(0.6, 1.0)), "rain_heavy/input", "rain_heavy/target"),
+        Pairs(
+            _beside(partial(rainy, heaviness=(0.2, 0.5))), "rain_light/input", "rain_light/target"
+        ),
+        Pairs(
+            _beside(partial(rainy, heaviness=(0.6, 1.0))), "rain_heavy/input", "rain_heavy/target"
+        ),
     ),
-    "motion": (Pairs(partial(shaken, shortest=4.0), "motion/blur", "motion/sharp"),),
+    "motion": (Pairs(_beside(partial(shaken, shortest=4.0)), "motion/blur", "motion/sharp"),),
     "defocus": (
-        Pairs(partial(defocused, smallest=1.0), "defocus/test_c/source", "defocus/test_c/target"),
+        Pairs(
+            _beside(partial(defocused, smallest=1.0)),
+            "defocus/test_c/source",
+            "defocus/test_c/target",
+        ),
     ),
 }
 
@@ -63,9 +80,10 @@ def make_pairs(
         clean = read_image(paths[number % len(paths)]).to_srgb()
         for pairs in SETS[task]:
             generator = Generator().manual_seed(1_000_000 * seed + number)
-            degraded = clean.with_pixels(pairs.degrade(clean.pixels, generator))
-            for image, place in ((degraded, pairs.degraded), (clean, pairs.clean)):
-                write_image(image, out / place / f"{number + 1:05}.png", strip="all")
+            made = pairs.make(clean.pixels, generator)
+            for pixels, place in zip(made, (pairs.degraded, pairs.clean), strict=True):
+                picture = clean.with_pixels(pixels)
+                write_image(picture, out / place / f"{number + 1:05}.png", strip="all")
 
 
 if __name__ == "__main__":
