@@ -179,6 +179,22 @@ def test_effective_std_of_smoothed_noise_is_larger_than_its_pixels_show(generato
     assert float(noise.std()) < effective_noise_std(photo) < 3 * float(noise.std())
 
 
+def test_letters_on_a_clipped_page_are_no_noise(generator):
+    letters = (torch.rand(1, 40, 60, generator=generator) < 0.4).float()
+    page = torch.ones(3, 200, 320)
+    for row in range(4):
+        page[:, 50 * row + 4 : 50 * row + 22, 10:310] = 1 - letters[:, :18, :].repeat(1, 1, 5)
+    assert estimate_noise_std(page) == 0
+    assert not is_smoothed(page)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_noise_of_one_colour_counts(channel, generator):
+    scene = smooth_scene(generator)
+    scene[channel] += torch.randn(scene.shape[1:], generator=generator) * 24 / 255
+    assert 255 * estimate_noise_std(scene) == pytest.approx(24 / 3**0.5, rel=0.1)
+
+
 def test_smoothed_noise_is_told_from_white_noise(generator):
     scene = smooth_scene(generator)
     noise = torch.randn(1, *scene.shape, generator=generator) * 15 / 255

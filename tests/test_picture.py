@@ -108,17 +108,17 @@ def test_the_identity_gives_the_picture_back_bit_for_bit(
 def test_tiled_equals_whole_for_a_network_without_pooling(tile: int) -> None:
     image = picture(96, 136)
     model = loaded(BlendModel(BlendConfig(gain=0.5)))
-    options = RestoreOptions(device="cpu", dtype="float32", noise=0)
+    options = RestoreOptions(device="cpu", dtype="float32", noise=1)
     whole, _ = restore_image(image, model, replace(options, tile=512))
     tiled, _ = restore_image(image, model, replace(options, tile=tile))
     torch.testing.assert_close(tiled.pixels, whole.pixels, rtol=0, atol=1e-6)
-    direct = model.model(image.pixels[None], torch.zeros(1, 1, 96, 136))[0]
+    direct = model.model(image.pixels[None], torch.full((1, 1, 96, 136), 1 / 255))[0]
     torch.testing.assert_close(whole.pixels, direct, rtol=0, atol=1e-6)
 
 
 def test_tiles_have_one_shape_on_the_grid_of_the_network() -> None:
     model = loaded(BlendModel(BlendConfig()))
-    restore_image(picture(201, 333), model, RestoreOptions(device="cpu", tile=100, noise=0))
+    restore_image(picture(201, 333), model, RestoreOptions(device="cpu", tile=100, noise=1))
     assert isinstance(model.model, BlendModel)
     shapes = set(model.model.shapes)
     assert len(shapes) == 1
@@ -130,8 +130,8 @@ def test_tiles_have_one_shape_on_the_grid_of_the_network() -> None:
 def test_bfloat16_stays_inside_the_network() -> None:
     model = loaded(BlendModel(BlendConfig(gain=0.01)))
     image = picture(40, 40)
-    fast, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="bfloat16", noise=0))
-    exact, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="float32", noise=0))
+    fast, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="bfloat16", noise=1))
+    exact, _ = restore_image(image, model, RestoreOptions(device="cpu", dtype="float32", noise=1))
     assert isinstance(model.model, BlendModel)
     assert model.model.dtypes == {torch.bfloat16, torch.float32}
     assert not torch.equal(fast.pixels, exact.pixels)
@@ -142,7 +142,7 @@ def test_pooling_is_frozen_for_all_tiles_and_released() -> None:
     torch.manual_seed(0)
     image = picture(520, 530)
     model = PoolingModel()
-    options = RestoreOptions(device="cpu", dtype="float32", noise=0)
+    options = RestoreOptions(device="cpu", dtype="float32", noise=1)
     results = [
         restore_image(image, loaded(model), replace(options, tile=tile))[0].pixels
         for tile in (96, 200, 1000)
@@ -176,7 +176,7 @@ def test_pooling_is_released_after_an_error() -> None:
     reporter = RecordingReporter()
     with pytest.raises(ValueError, match="broken"):
         restore_image(
-            picture(60, 60), loaded(model), RestoreOptions(device="cpu", tile=40, noise=0), reporter
+            picture(60, 60), loaded(model), RestoreOptions(device="cpu", tile=40, noise=1), reporter
         )
     assert model.frozen_on == (1, 3, 60, 60)
     assert model.frozen is None
@@ -194,7 +194,7 @@ def test_pooling_is_released_after_an_error() -> None:
 def test_tiles_halve_when_memory_runs_out(error: Exception) -> None:
     image = picture(150, 150)
     reporter = RecordingReporter()
-    options = RestoreOptions(device="cpu", tile=400, noise=0)
+    options = RestoreOptions(device="cpu", tile=400, noise=1)
     restored, report = restore_image(image, loaded(HungryModel(80 * 80, error)), options, reporter)
     assert torch.equal(restored.pixels, image.pixels)
     assert report.tile == 76
@@ -211,7 +211,7 @@ def test_the_sample_for_pooling_shrinks_too_when_memory_runs_out() -> None:
 
     model = loaded(HungryPooling(96 * 96, torch.OutOfMemoryError("out of memory")))
     image = picture(300, 300)
-    restored, report = restore_image(image, model, RestoreOptions(device="cpu", tile=90, noise=0))
+    restored, report = restore_image(image, model, RestoreOptions(device="cpu", tile=90, noise=1))
     assert torch.equal(restored.pixels, image.pixels)
     assert report.fallbacks == ("tile 44 after memory ran out", "tile 32 after memory ran out")
 
@@ -219,18 +219,18 @@ def test_the_sample_for_pooling_shrinks_too_when_memory_runs_out() -> None:
 def test_memory_that_never_suffices_is_an_error() -> None:
     model = loaded(HungryModel(0, torch.OutOfMemoryError("out of memory")))
     with pytest.raises(MemoryExhaustedError, match="tiles of 32 pixels"):
-        restore_image(picture(90, 90), model, RestoreOptions(device="cpu", noise=0))
+        restore_image(picture(90, 90), model, RestoreOptions(device="cpu", noise=1))
 
 
 def test_shrinking_ends_when_the_overlap_does_not_fit_the_grid() -> None:
     network = HungryModel(0, torch.OutOfMemoryError("out of memory"))
     network.spec = replace(network.spec, overlap=17, multiple_of=16)
     with pytest.raises(MemoryExhaustedError, match="tiles of 64 pixels"):
-        restore_image(picture(90, 90), loaded(network), RestoreOptions(device="cpu", noise=0))
+        restore_image(picture(90, 90), loaded(network), RestoreOptions(device="cpu", noise=1))
 
 
 def test_the_report_names_a_tile_that_had_to_grow() -> None:
-    options = RestoreOptions(device="cpu", tile=16, noise=0)
+    options = RestoreOptions(device="cpu", tile=16, noise=1)
     _, report = restore_image(picture(90, 90), identity(), options)
     assert report.tile == 32
 
@@ -238,13 +238,13 @@ def test_the_report_names_a_tile_that_had_to_grow() -> None:
 def test_other_errors_of_a_network_are_not_taken_for_want_of_memory() -> None:
     model = loaded(HungryModel(0, RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        restore_image(picture(9, 9), model, RestoreOptions(device="cpu", noise=0))
+        restore_image(picture(9, 9), model, RestoreOptions(device="cpu", noise=1))
 
 
 def test_tiles_that_overflow_are_redone_in_float32() -> None:
     image = picture(64, 256)
     image.pixels[:, :, 250:] = 1
-    options = RestoreOptions(device="cpu", dtype="bfloat16", tile=64, noise=0)
+    options = RestoreOptions(device="cpu", dtype="bfloat16", tile=64, noise=1)
     restored, report = restore_image(image, loaded(OverflowingModel(recovers=True)), options)
     assert torch.equal(restored.pixels, image.pixels)
     assert report.fallbacks == ("tiles redone in float32: 1",)
@@ -267,15 +267,51 @@ def test_a_network_with_pooling_frozen_in_half_precision_is_redone_in_float32() 
 
 def test_a_network_that_is_never_finite_is_an_error() -> None:
     image = picture(64, 64).with_pixels(torch.ones(3, 64, 64))
-    options = RestoreOptions(device="cpu", dtype="bfloat16", noise=0)
+    options = RestoreOptions(device="cpu", dtype="bfloat16", noise=1)
     with pytest.raises(RestorekitError, match="not finite, even in float32"):
         restore_image(image, loaded(OverflowingModel(recovers=False)), options)
+
+
+def test_without_noise_the_picture_stays() -> None:
+    image = picture(40, 50)
+    restored, report = restore_image(
+        image, loaded(BlendModel(BlendConfig())), RestoreOptions(device="cpu", noise=0)
+    )
+    assert torch.equal(restored.pixels, image.pixels)
+    assert report.noise == 0
+
+
+def test_grey_stored_as_rgb_stays_grey() -> None:
+    model = loaded(BlendModel(BlendConfig()))
+    options = RestoreOptions(device="cpu", noise=5)
+    grey = replace(picture(40, 50), pixels=picture(40, 50).pixels[:1], layout=Layout.GRAY)
+    image = replace(grey, pixels=grey.pixels.expand(3, -1, -1), layout=Layout.RGB)
+    restored, _ = restore_image(image, model, options)
+    alone, _ = restore_image(grey, model, options)
+    assert restored.layout is Layout.RGB
+    assert torch.equal(restored.pixels, alone.pixels.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(255.0, 0.0), (4.0, -2.0)])
+def test_values_beyond_black_and_white_are_scaled(scale: float, offset: float) -> None:
+    model = loaded(BlendModel(BlendConfig()))
+    options = RestoreOptions(device="cpu", dtype="float32", noise=5)
+    image = picture(40, 50)
+    image.pixels[:, 0, 0], image.pixels[:, 0, 1] = 0, 1
+    plain, _ = restore_image(image, model, options)
+    far = image.with_pixels(image.pixels * scale + offset)
+    restored, report = restore_image(far, model, options)
+    expected = plain.pixels * scale + offset
+    torch.testing.assert_close(restored.pixels, expected, rtol=0, atol=1e-5 * scale)
+    assert report.warnings == (
+        f"its values reach from {offset:g} to {offset + scale:g}, which were taken for 0 and 1",
+    )
 
 
 def test_strength_mixes_the_picture_with_the_restored_one() -> None:
     model = loaded(BlendModel(BlendConfig(gain=0.3)))
     image = picture(33, 41)
-    options = RestoreOptions(device="cpu", noise=0)
+    options = RestoreOptions(device="cpu", noise=1)
     full, _ = restore_image(image, model, options)
     half, _ = restore_image(image, model, replace(options, strength=0.5))
     none, _ = restore_image(image, model, replace(options, strength=0))
@@ -288,7 +324,7 @@ def test_alpha_and_metadata_are_untouched() -> None:
     alpha = torch.rand(1, 20, 30)
     image = picture(20, 30, alpha=alpha, metadata=Metadata(bit_depth=16, iso=800))
     model = loaded(BlendModel(BlendConfig(gain=0.3)))
-    restored, _ = restore_image(image, model, RestoreOptions(device="cpu", noise=0))
+    restored, _ = restore_image(image, model, RestoreOptions(device="cpu", noise=1))
     assert restored.alpha is not None
     assert torch.equal(restored.alpha, alpha)
     assert restored.metadata == image.metadata
@@ -304,7 +340,7 @@ def upright(image: Image) -> Tensor:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_crop_is_named_in_the_upright_picture(orientation: int) -> None:
     image = picture(20, 30, metadata=Metadata(orientation=orientation))
-    options = RestoreOptions(device="cpu", noise=0, crop=(3, 5, 9, 7))
+    options = RestoreOptions(device="cpu", noise=1, crop=(3, 5, 9, 7))
     restored, _ = restore_image(image, identity(), options)
     assert torch.equal(upright(restored), upright(image)[5:12, 3:12])
 
@@ -319,7 +355,7 @@ def test_a_crop_of_a_mosaic_restores_what_demosaicing_sees_and_leaves_the_rest()
 
 
 def test_a_crop_outside_is_refused() -> None:
-    options = RestoreOptions(device="cpu", noise=0, crop=(20, 0, 11, 5))
+    options = RestoreOptions(device="cpu", noise=1, crop=(20, 0, 11, 5))
     with pytest.raises(UsageError, match="30 x 20"):
         restore_image(picture(20, 30), identity(), options)
 

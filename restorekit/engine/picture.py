@@ -18,6 +18,7 @@ from restorekit.io import raw
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
+_BEYOND = 0.25
 _CLIPPED = (
     "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
     "state it by --noise SHOT,READ"
@@ -109,6 +110,9 @@ def restore_image(
     returned; a mosaic comes back whole, restored where the crop needs it, since only a whole mosaic
     can be developed. What a network does that is not told how much is wrong passes the guard.
 
+    A grey picture that is stored as RGB stays grey. Values far beyond black and white are scaled to
+    lie between them, and back. Where the noise is 0 the picture stays as it is.
+
     Args:
         image: RGB, grey, or the packed planes of a mosaic.
         model: network and card; the network moves to the device.
@@ -122,6 +126,13 @@ def restore_image(
         MemoryExhaustedError: memory ran out after every fallback.
     """
     check_finite(image)
+    if image.layout is Layout.RGB and (image.pixels == image.pixels[:1]).all():
+        grey = replace(image, pixels=image.pixels[:1], layout=Layout.GRAY)
+        restored, report = restore_image(grey, model, options, reporter)
+        pixels = restored.pixels.expand(3, -1, -1).contiguous()
+        return replace(restored, pixels=pixels, layout=Layout.RGB), report
+    if _exceeds_white(image):
+        return _restore_scaled(image, model, options, reporter)
     task = TASKS.get(model.card.task)
     if image.layout is Layout.BAYER and task is not None and not task.takes_mosaics:
         raise UsageError(f"{model.card.name} restores developed pictures; develop the RAW first")
@@ -130,12 +141,14 @@ def restore_image(
     noise = measure_noise(image, network.spec, options.noise)
     x, y, width, height = stored_part(image, options.crop)
     part = image.crop(x, y, width, height)
-    domain = enter(part, model.card, noise)
-    results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
-    if task is not None and not task.takes_noise_level:
-        seen = (domain.values[list(planes)] for planes in domain.passes)
-        results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
-    pixels = domain.leave(results)
+    pixels = part.pixels
+    if noise != 0:
+        domain = enter(part, model.card, noise)
+        results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
+        if task is not None and not task.takes_noise_level:
+            seen = (domain.values[list(planes)] for planes in domain.passes)
+            results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
+        pixels = domain.leave(results)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
     warnings = (_CLIPPED,) if _is_guessed(noise, image, options) else ()
@@ -146,6 +159,27 @@ def restore_image(
     mosaic = image.pixels.clone()
     mosaic[:, y : y + height, x : x + width] = pixels
     return image.with_pixels(mosaic), report
+
+
+def _exceeds_white(image: Image) -> bool:
+    """Return whether a developed picture has values far beyond black or white."""
+    low, high = image.pixels.aminmax()
+    beyond = float(low) < -_BEYOND or float(high) > 1 + _BEYOND
+    return image.layout is not Layout.BAYER and beyond
+
+
+def _restore_scaled(
+    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
+) -> tuple[Image, RestoreReport]:
+    """Restore a picture between its least and its greatest value."""
+    low, high = (float(value) for value in image.pixels.aminmax())
+    low, span = min(low, 0.0), max(high, 1.0) - min(low, 0.0)
+    scaled = image.with_pixels(((image.pixels - low) / span).clamp_(0, 1))
+    restored, report = restore_image(scaled, model, options, reporter)
+    note = f"its values reach from {low:.3g} to {low + span:.3g}, which were taken for 0 and 1"
+    return restored.with_pixels(restored.pixels * span + low), replace(
+        report, warnings=(*report.warnings, note)
+    )
 
 
 def check_finite(image: Image) -> None:

@@ -17,6 +17,7 @@ _SURROUNDINGS = 24
 _PATCHES = 40_000
 _SMOOTHED = 1.5 / 255
 _COARSER = 1.4
+_MOST = 1.5
 
 
 def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
@@ -143,8 +144,8 @@ def _fit_line(signal: Tensor, variance: Tensor, count: Tensor) -> tuple[float, f
 def estimate_noise_std(pixels: Tensor) -> float:
     """Estimate the deviation of white noise of one strength in an encoded picture.
 
-    Where all colours together show less than half of what green shows alone, as JPEG does when it
-    smooths the chroma, green decides.
+    Where all colours together show less than half of the mean power of each alone, as where JPEG
+    smooths the chroma or one colour alone is noisy, that power decides.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey.
@@ -156,8 +157,8 @@ def estimate_noise_std(pixels: Tensor) -> float:
     together = _white_noise_std(planes)
     if len(planes) != 3:
         return together
-    green = _white_noise_std(planes[1:2])
-    return together if together > 0.5 * green else green
+    each = sum(_white_noise_std(plane[None]) ** 2 / 3 for plane in planes) ** 0.5
+    return together if together > 0.5 * each else each
 
 
 def effective_noise_std(pixels: Tensor) -> float:
@@ -185,14 +186,15 @@ def is_smoothed(pixels: Tensor) -> bool:
     """Return whether the noise of a picture is coarser than white noise, as cameras leave it.
 
     White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of 10
-    in all; those without noise count as smoothed.
+    in all; weaker noise may count as smoothed, but not where most pixels show none at all.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey, encoded.
     """
     if min(pixels.shape[-2:]) < 2 * _SURROUNDINGS + 4:
         return False
-    return _noise_std_reduced(pixels, 2) > _COARSER * estimate_noise_std(pixels)
+    fine = estimate_noise_std(pixels)
+    return fine > 0 and _noise_std_reduced(pixels, 2) > _COARSER * fine
 
 
 def _noise_std_reduced(pixels: Tensor, side: int) -> float:
@@ -207,7 +209,9 @@ def _white_noise_std(planes: Tensor) -> float:
     the noise; the largest are dropped until mean and median of the rest agree (Chen, Zhu & Heng,
     "An Efficient Statistical Method for Image Noise Level Estimation", ICCV 2015). Only patches
     with flat surroundings take part: texture reaches into the surroundings and noise does not, so
-    the choice does not favour small noise. Surroundings that are clipped at 0 or 1 are avoided.
+    the choice does not favour small noise. Surroundings that are clipped at 0 or 1 are avoided. The
+    median of the residual bounds the result, for what fills less than half of a picture, as the
+    letters of a page, is no noise.
     """
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _deviation_of_residual(planes)
@@ -231,7 +235,7 @@ def _white_noise_std(planes: Tensor) -> float:
     kept = len(values)
     while kept > 1 and values[:kept].mean() > values[:kept].median():
         kept -= 1
-    return float(values[:kept].mean().sqrt())
+    return min(float(values[:kept].mean().sqrt()), _MOST * _deviation_of_residual(planes))
 
 
 def _ring_sum(values: Tensor) -> Tensor:
@@ -248,7 +252,7 @@ def _sum_of_windows(values: Tensor, side: int) -> Tensor:
 
 
 def _deviation_of_residual(planes: Tensor) -> float:
-    """Return a robust deviation for pictures that are too small for patches."""
+    """Return the deviation that the median of the residual tells, which texture raises."""
     if min(planes.shape[-2:]) < 3:
         return 0.0
     return float(_residual(planes).abs().median() / 0.6745)
