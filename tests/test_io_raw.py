@@ -53,6 +53,13 @@ def test_planes_are_the_samples_less_the_black_of_their_color(cfa, tmp_path):
     assert (image.metadata.cfa, image.metadata.white_level) == (cfa, 4000)
 
 
+def test_a_white_balance_that_cannot_be_read_is_a_warning(tmp_path):
+    path = write_mosaic(tmp_path / "a.dng", scene(64, 96), neutral=(0.0, 0.0, 0.0))
+    metadata = raw.read_raw(path).metadata
+    assert metadata.white_balance is None
+    assert "white balance" in metadata.warnings[-1]
+
+
 def test_metadata_of_a_dng(tmp_path):
     path = write_mosaic(tmp_path / "a.dng", scene(64, 96), neutral=(0.5, 1.0, 0.625))
     metadata = raw.read_raw(path).metadata

@@ -244,6 +244,9 @@ def _metadata(path: Path, raw: Any, tags: DngTags) -> Metadata:
         metadata = replace(metadata, warnings=(*metadata.warnings, warning))
     red, green, blue, _ = raw.camera_whitebalance
     balanced = min(red, green, blue) > 0
+    if not balanced:
+        warning = "its white balance cannot be read, so that its colours may be off"
+        metadata = replace(metadata, warnings=(*metadata.warnings, warning))
     matrix = tags.color_matrix or tuple(map(float, raw.rgb_xyz_matrix[:3].flat))
     shot = raw.other if raw.other.iso_speed > 0 else None
     return replace(
