@@ -489,6 +489,7 @@ def test_info_of_a_model(run: Run, model: Path) -> None:
     assert facts["parameters"] == 1
     assert run("info", "nothing.jpg").code == 66
     assert run("info", "no_such.model").code == 69
+    assert run("info", "").code == 2
 
 
 def test_info_of_an_architecture_agrees_with_the_paper(run: Run) -> None:

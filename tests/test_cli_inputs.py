@@ -124,6 +124,19 @@ def test_a_file_named_twice_is_taken_once_and_a_missing_one_is_reported(tmp_path
     assert found(*words) == (["a.png"], [str(tmp_path / "none.png")])
 
 
+def test_an_empty_word_is_not_the_current_folder() -> None:
+    with pytest.raises(UsageError, match="empty word"):
+        found("")
+
+
+@pytest.mark.parametrize("name", ["a.png", "z.png"])
+def test_a_file_is_taken_before_a_link_to_it(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "noisy.png")
+    (tmp_path / name).symlink_to("noisy.png")
+    assert found(tmp_path) == (["noisy.png"], [])
+    assert found(tmp_path / name) == ([name], [])
+
+
 def test_a_name_that_is_no_text_is_found(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"x")

@@ -7,7 +7,7 @@ import typer
 
 from restorekit import __version__
 from restorekit.cli.output import plain, write_json, write_line
-from restorekit.errors import NoInputError
+from restorekit.errors import NoInputError, UsageError
 
 if TYPE_CHECKING:
     from restorekit.image import Image
@@ -41,6 +41,8 @@ def info(
     """
     if subject is None:
         facts = machine_facts()
+    elif not subject:
+        raise UsageError("the word to describe is empty, as of an unset shell variable")
     elif Path(subject).is_file():
         facts = picture_facts(Path(subject))
     else:

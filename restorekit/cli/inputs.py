@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from restorekit.errors import NoInputError
+from restorekit.errors import NoInputError, UsageError
 
 SIGNATURES: dict[bytes, str] = {
     rb"\x89PNG": ".png",
@@ -46,7 +46,8 @@ def find_sources(
     """Expand files, folders and quoted patterns into the pictures they stand for.
 
     A walk passes over hidden files, files that are no pictures, outputs of an earlier run that
-    lie beside their inputs, and the output folder. A file that is named twice is taken once.
+    lie beside their inputs, and the output folder. A file that is named twice is taken once, under
+    a name that is no link where it has one.
 
     Args:
         words: arguments as typed.
@@ -56,7 +57,12 @@ def find_sources(
 
     Returns:
         The sources in order, and the words that name nothing and folders that cannot be read.
+
+    Raises:
+        UsageError: a word is empty.
     """
+    if "" in words:
+        raise UsageError("an input is an empty word, as of an unset shell variable; name a file")
     sources: dict[Path, Source] = {}
     missing: list[str] = []
     for word in words:
@@ -64,7 +70,10 @@ def find_sources(
         if not found and not os.path.exists(word):
             missing.append(word)
         for source in found:
-            sources.setdefault(source.path.resolve(), source)
+            real = source.path.resolve()
+            first = sources.setdefault(real, source)
+            if first.path.is_symlink() and not source.path.is_symlink():
+                sources[real] = source
     return list(sources.values()), missing
 
 
