@@ -143,6 +143,11 @@ class TestFolder:
             assert found[name].dtype == tensor.dtype
             torch.testing.assert_close(found[name], tensor, rtol=tolerance, atol=1e-7)
 
+    def test_both_files_have_the_mode_of_new_files(self, tmp_path: Path) -> None:
+        hub.save_model(*tiny(), tmp_path)
+        (tmp_path / "new").touch()
+        assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
     def test_saving_again_replaces_both_files(self, tmp_path: Path) -> None:
         model, card = tiny()
         hub.save_model(model, card, tmp_path)

@@ -180,7 +180,7 @@ def load_model(reference: str, *, offline: bool = False) -> LoadedModel:
         raise UnavailableError(f"{path} is no readable safetensors file: {error}") from error
     try:
         model = create_model(card.architecture, card.config)
-    except (ConfigError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except ConfigError as error:
         raise ConfigError(f"cannot build {card.name} from its card: {error}") from error
     try:
         load_tensors(model, tensors)
@@ -208,7 +208,7 @@ def save_model(
     Raises:
         OutputError: the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from restorekit.io.atomic import atomic_path
     from restorekit.models.registry import torch_dtype
@@ -223,7 +223,7 @@ def save_model(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / WEIGHTS_FILE) as part:
-            save_file(tensors, part)
+            part.write_bytes(save(tensors))
         card = replace(card, file=WEIGHTS_FILE, sha256="", repo=None, revision=None)
         card = verify(card, folder / WEIGHTS_FILE)
         with atomic_path(folder / CARD_FILE) as part:
