@@ -169,8 +169,16 @@ def test_gradients_of_channel_attention_keep_channels_innermost(
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("name", architectures())
+def test_every_network_refuses_settings_that_make_none(name: str) -> None:
+    tiny = dataclasses.asdict(architectures()[name].tiny)
+    setting, value = ("width", 0) if "width" in tiny else ("widths", (0, 0))
+    with pytest.raises(ConfigError, match=f"{name} cannot take these settings"):
+        create_model(name, tiny | {setting: value})
+
+
 def test_unknown_names_and_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="kbnet_xs: a setting is of the wrong kind"):
+    with pytest.raises(ConfigError, match="kbnet_xs cannot take these settings"):
         create_model("kbnet_xs", {"width": "x"})
     with pytest.raises(ConfigError, match="no architecture 'kbnet_z'"):
         create_model("kbnet_z")

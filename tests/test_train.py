@@ -19,7 +19,7 @@ from restorekit.engine.methods import network
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.train import CHECKPOINT_FILE, LOCK_FILE, train
 from restorekit.engine.training_log import LOG_FILE
-from restorekit.errors import ConfigError, NoInputError, RestorekitError
+from restorekit.errors import ConfigError, NoInputError, OutputError, RestorekitError
 from restorekit.hub import load_model
 from restorekit.metrics import PROTOCOLS
 from tests.pair_folders import LAYOUTS, lay_out
@@ -240,8 +240,16 @@ def test_an_existing_run_is_not_overwritten(photographs: Path, tmp_path: Path) -
     train(config(photographs, tmp_path / "run"))
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config(photographs, tmp_path / "run"))
-    with pytest.raises(ConfigError, match="other settings"):
-        train(config(photographs, tmp_path / "run", seed=3), resume=True)
+    other = config(photographs, tmp_path / "run", seed=3, betas=[0.8, 0.9])
+    said = r"other settings: betas \[0.9, 0.99\] there, \[0.8, 0.9\] here; seed 0 there, 3 here$"
+    with pytest.raises(ConfigError, match=said):
+        train(other, resume=True)
+
+
+def test_a_run_does_not_take_the_place_of_a_file(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(OutputError, match="run cannot hold a run"):
+        train(config(photographs, tmp_path / "run"))
 
 
 def test_two_trainings_do_not_share_a_folder(photographs: Path, tmp_path: Path) -> None:
@@ -369,10 +377,13 @@ def test_a_checkpoint_older_than_a_setting_goes_on(photographs: Path, tmp_path: 
         ("schedule = 'up'", "schedule must be one of cosine, step"),
         ("sigma = 25", "sigma of the recipe should be of type tuple"),
         ("sigma = ['low', 'high']", "sigma of the recipe should hold numbers"),
-        ("sigma = [50, 25]", "sigma is the least and the greatest deviation"),
-        ("sigma = [25]", "sigma is the least and the greatest deviation"),
+        ("sigma = [50, 25]", "sigma must be the least and the greatest deviation"),
+        ("sigma = [25]", "sigma must be the least and the greatest deviation"),
         ("pairs = true\nsigma = [25, 25]", "pairs bring their own noise"),
-        ("progressive = [[1, 2]]", "progressive has rows of steps, patch and batch size"),
+        ("final_learning_rate = 1", "final_learning_rate must not be above learning_rate"),
+        ("accumulate = true", "accumulate of the recipe should be of type int"),
+        ("learning_rate = true", "learning_rate of the recipe should be of type float"),
+        ("betas = [true, 0.9]", "betas of the recipe should hold numbers"),
     ],
 )
 def test_wrong_recipes_are_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -380,6 +391,38 @@ def test_wrong_recipes_are_explained(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         TrainConfig.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "rule"),
+    [
+        ("progressive", ("[[1, 2]]", "[1, 2, 3]", "[['a', 1, 2]]", "[[2.5, 32, 1]]"), "rows of"),
+        ("betas", ("[1.5, 2.0]", "[0.9]", "[nan, 0.9]"), "two numbers"),
+        ("validation_sigma", ("[]", "[-5]", "[nan]"), "one or more deviations"),
+        ("learning_rate", ("nan", "inf"), "above 0 and finite"),
+        ("clip", ("nan",), "above 0 and finite"),
+        ("validation_crop", ("0",), "above 0 and finite"),
+        ("max_minutes", ("nan", "-1"), "at least 0 and finite"),
+        ("weight_decay", ("-1.0",), "at least 0"),
+        ("workers", ("-1",), "at least 0"),
+        ("flat_steps", ("-1",), "at least 0"),
+        ("decay", ("0.0", "-1.0", "1.5", "nan"), "above 0 and at most 1"),
+        ("ema", ("1.0", "nan"), "at least 0 and below 1"),
+        ("seed", ("99999999999999999999",), "within 64 bits"),
+        ("data", ("[1]", "['']"), "names of folders"),
+        ("config", ("3",), "a table"),
+        ("run", ("''",), "the name of a folder"),
+        ("name", ("''", "'../x'", r"'a\b'"), "a name without"),
+    ],
+)
+def test_values_that_make_no_run_are_explained(
+    tmp_path: Path, name: str, values: tuple[str, ...], rule: str
+) -> None:
+    path = tmp_path / "recipe.toml"
+    for value in values:
+        path.write_text(f"{name} = {value}")
+        with pytest.raises(ConfigError, match=f"^{name} must be {rule}"):
+            TrainConfig.read(path)
 
 
 def test_missing_folders_and_recipes_are_named(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,51 @@ from restorekit.models.registry import torch_dtype
 from restorekit.tasks import TASKS
 
 SCHEDULES = ("cosine", "step")
-_ABOVE_ZERO = (
-    "steps",
-    "batch_size",
-    "patch",
-    "accumulate",
-    "learning_rate",
-    "decay_every",
-    "clip",
-    "validate_every",
-)
+_RULES: Mapping[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
+    "above 0 and finite": (
+        ("steps", "batch_size", "patch", "accumulate", "learning_rate", "decay_every", "clip")
+        + ("validate_every", "validation_crop"),
+        lambda value: 0 < value < math.inf,
+    ),
+    "at least 0 and finite": (
+        ("workers", "final_learning_rate", "warmup_steps", "flat_steps", "weight_decay")
+        + ("max_minutes",),
+        lambda value: 0 <= value < math.inf,
+    ),
+    "at least 2": (("holdout",), lambda value: value >= 2),
+    "at least 0 and below 1": (("ema",), lambda value: 0 <= value < 1),
+    "above 0 and at most 1": (("decay",), lambda value: 0 < value <= 1),
+    "within 64 bits": (("seed",), lambda value: -(2**63) <= value < 2**63),
+    "two numbers from 0 to below 1": (
+        ("betas",),
+        lambda pair: len(pair) == 2 and all(0 <= beta < 1 for beta in pair),
+    ),
+    "the least and the greatest deviation, from 0 to 255": (
+        ("sigma",),
+        lambda pair: len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 255,
+    ),
+    "one or more deviations from 0 to 255": (
+        ("validation_sigma",),
+        lambda sigmas: sigmas and all(0 <= sigma <= 255 for sigma in sigmas),
+    ),
+    "rows of steps, patch and batch size, whole numbers above 0": (
+        ("progressive",),
+        lambda rows: all(
+            isinstance(row, tuple)
+            and len(row) == 3
+            and all(type(number) is int and number > 0 for number in row)
+            for row in rows
+        ),
+    ),
+    "a table": (("config",), lambda table: isinstance(table, Mapping)),
+    "names of folders": (
+        ("data",),
+        lambda folders: all(isinstance(folder, str) and folder for folder in folders),
+    ),
+    "the name of a folder": (("run", "cache"), bool),
+    "a name without / and \\": (("name",), re.compile(r"[^/\\]+").fullmatch),
+}
+"""What settings must be: their names, and what holds of a value that fits."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +174,10 @@ class TrainConfig:
             raise ConfigError(
                 f"{task.name} has no degradation {self.degradation!r}; known: {known}"
             )
-        for name in _ABOVE_ZERO:
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0")
-        if any(len(row) != 3 or min(row) <= 0 for row in self.progressive):
-            raise ConfigError("progressive has rows of steps, patch and batch size, all above 0")
-        if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
-            raise ConfigError("sigma is the least and the greatest deviation, from 0 to 255")
+        for rule, (names, fits) in _RULES.items():
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise ConfigError(f"{name} must be {rule}")
         if self.pairs and (self.degradation or self.sigma != TrainConfig.sigma):
             raise ConfigError("pairs bring their own noise; leave degradation and sigma out")
         if not task.draws_sigma(self.degradation) and self.sigma != TrainConfig.sigma:
@@ -154,10 +187,8 @@ class TrainConfig:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}")
         if self.flat_steps >= self.total_steps:
             raise ConfigError("flat_steps must be fewer than the steps in all")
-        if not 0 <= self.ema < 1:
-            raise ConfigError("ema must be at least 0 and below 1")
-        if self.holdout < 2:
-            raise ConfigError("holdout must be at least 2")
+        if self.final_learning_rate > self.learning_rate:
+            raise ConfigError("final_learning_rate must not be above learning_rate")
         if self.finish and not self.max_minutes:
             raise ConfigError("finish needs max_minutes")
         if self.protocol and getattr(PROTOCOLS.get(self.protocol), "task", "") != task.name:
@@ -238,14 +269,14 @@ class TrainConfig:
             default = cls.__dataclass_fields__[name].default
             if isinstance(default, tuple) and isinstance(value, list):
                 value = tuple(tuple(row) if isinstance(row, list) else row for row in value)
-            if isinstance(default, float) and isinstance(value, int):
+            if isinstance(default, float) and type(value) is int:
                 value = float(value)
-            if default is not dataclasses.MISSING and not isinstance(value, type(default)):
+            if default is not dataclasses.MISSING and type(value) is not type(default):
                 raise ConfigError(
                     f"{name} of the recipe should be of type {type(default).__name__}"
                 )
             if isinstance(default, tuple) and any(isinstance(item, float) for item in default):
-                if not all(isinstance(item, int | float) for item in value):
+                if not all(type(item) in (int, float) for item in value):
                     raise ConfigError(f"{name} of the recipe should hold numbers")
                 value = tuple(float(item) for item in value)
             typed[name] = value

@@ -32,7 +32,7 @@ from restorekit.engine.training_data import training_pairs
 from restorekit.engine.training_log import TrainingLog
 from restorekit.engine.training_model import fresh_model, training_card
 from restorekit.engine.validation import check_protocol, validation_scores
-from restorekit.errors import ConfigError, RestorekitError
+from restorekit.errors import ConfigError, OutputError, RestorekitError
 from restorekit.hub import ModelCard, save_model
 from restorekit.io.atomic import atomic_path
 from restorekit.losses import criterion_by_name
@@ -83,6 +83,7 @@ def train(
 
     Raises:
         ConfigError: the recipe does not fit its data or its checkpoint.
+        OutputError: the run folder cannot be made or written.
         RestorekitError: the loss is not finite.
     """
     keep_freed_memory()
@@ -102,14 +103,18 @@ def train(
 @contextmanager
 def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
     """Keep other trainings out of a run folder, which also ends when this one is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE, blocking=False)
     taken = False
-    if not processes.rank:
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not processes.rank:
             lock.acquire()
-        except Timeout:
-            taken = True
+    except Timeout:
+        taken = True
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot hold a run ({error.strerror}); name another -o"
+        ) from error
     if processes.any(taken):
         raise ConfigError(f"{folder}: another training is writing there; stop it first")
     try:
@@ -178,8 +183,10 @@ class _Trainer:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, UnpicklingError) as error:
             raise ConfigError(f"{self.checkpoint} cannot be read; is it of another run?") from error
-        if _completed(state["config"]) != _binding_settings(self.config):
-            raise ConfigError(f"{self.checkpoint} comes from a run with other settings")
+        if differing := _differences(state["config"], self.config):
+            raise ConfigError(
+                f"{self.checkpoint} comes from a run with other settings: {'; '.join(differing)}"
+            )
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -352,7 +359,12 @@ def _binding_settings(config: TrainConfig) -> str:
     return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
 
 
-def _completed(settings: str) -> str:
-    """Return binding settings with the defaults of those that are younger than the checkpoint."""
-    defaults = json.loads(_binding_settings(TrainConfig()))
-    return json.dumps({**defaults, **json.loads(settings)}, sort_keys=True)
+def _differences(settings: str, config: TrainConfig) -> list[str]:
+    """Say which binding settings of a checkpoint differ; younger ones have their defaults there."""
+    ours = json.loads(_binding_settings(config))
+    theirs = {**json.loads(_binding_settings(TrainConfig())), **json.loads(settings)}
+    return [
+        f"{name} {theirs[name]} there, {ours.get(name)} here"
+        for name in theirs
+        if theirs[name] != ours.get(name)
+    ]

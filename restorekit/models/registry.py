@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -181,7 +182,7 @@ def create_model(name: str, config: Mapping[str, Any] | None = None) -> Restorat
     """Build a network with fresh weights from an architecture's name and a JSON config.
 
     Raises:
-        ConfigError: no such architecture, or a field that its config does not have or take.
+        ConfigError: no such architecture, or settings that it does not have or cannot take.
     """
     if name not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
@@ -193,9 +194,12 @@ def create_model(name: str, config: Mapping[str, Any] | None = None) -> Restorat
         raise ConfigError(f"{name} has no setting {', '.join(sorted(unknown))}")
     lists = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
-        return architecture.build(architecture.config_type(**lists))
-    except TypeError as error:
-        raise ConfigError(f"{name}: a setting is of the wrong kind: {error}") from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element")
+            return architecture.build(architecture.config_type(**lists))
+    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{name} cannot take these settings: {reason}") from error
 
 
 def count_parameters(model: nn.Module) -> int:
