@@ -51,7 +51,7 @@ def test_the_choices_are_the_protocols() -> None:
 def test_json_rows_follow_the_order_of_sigma(run: Run, data: Path, model: Path) -> None:
     result = run(
         "--protocol", "gaussian-colour", "--data", data, "--model", model, "--device", "cpu",
-        "--sigma", "50,15,25", "--format", "json",
+        "--sigma", "50,15,50,25", "--format", "json",
     )  # fmt: skip
     assert result.code == 0
     rows = json.loads(result.out)
@@ -127,6 +127,7 @@ def test_pairs(run: Run, data: Path, tmp_path: Path) -> None:
         (("--task", "denoise", "--data", "DATA", "--sigma", "0"), 2, "not between 0 and 255"),
         (("--protocol", "sidd", "--data", "DATA", "--sigma", "9"), 2, "takes no --sigma"),
         (("--task", "denoise", "--data", "DATA", "--plot", "a.pdf"), 2, ".svg or .png"),
+        (("--task", "denoise", "--data", "DATA", "--plot", "a.png"), 2, "nothing to draw"),
         (("--task", "denoise", "--data", "DATA", "--method", "bm3d"), 2, "no method 'bm3d'"),
         (("--task", "denoise", "--data", "DATA", "--per-image", "none/a.csv"), 73, "none/a.csv"),
     ],

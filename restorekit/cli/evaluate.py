@@ -162,6 +162,8 @@ def evaluate(
             *_networks(_references(model, method, chosen), searches, device, dtype, tile, reporter),
             *_baselines(method or (["none", "mean"] if chosen.gains else []), chosen),
         ]
+        if plot is not None and not any(method.complexity for method in methods):
+            raise UsageError(f"{plot}: nothing to draw; only a --model has MACs")
         evaluation = run(methods, chosen, data, levels, folder=output, reporter=reporter)
     _write(evaluation, chosen, table_format, quiet=quiet)
     if per_image is not None:
@@ -171,25 +173,25 @@ def evaluate(
 
 
 def parse_sigmas(text: str | None) -> tuple[float, ...]:
-    """Return the numbers of a text such as 15,25,50; none of None.
+    """Return the numbers of a text such as 15,25,50, each once; none of None.
 
     Raises:
         UsageError: it is something else.
     """
     try:
-        return () if text is None else tuple(map(float, text.split(",")))
+        return () if text is None else tuple(dict.fromkeys(map(float, text.split(","))))
     except ValueError:
         raise UsageError(f"--sigma {text}: give numbers such as 15,25,50") from None
 
 
 def parse_counts(option: str, text: str | None) -> tuple[int, ...]:
-    """Return the numbers of a text such as 1,2,4; none of None.
+    """Return the numbers of a text such as 1,2,4, each once; none of None.
 
     Raises:
         UsageError: it is something else, or one is below 1.
     """
     try:
-        counts = () if text is None else tuple(map(int, text.split(",")))
+        counts = () if text is None else tuple(dict.fromkeys(map(int, text.split(","))))
     except ValueError:
         counts = (0,)
     if counts and min(counts) < 1:
