@@ -615,8 +615,8 @@ def test_cmyk_is_refused_with_a_remedy(tmp_path: Path, format: str) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"P6\n2 1\n65535\n" + bytes(12),
-        b"P5\n2 1\n65535\n" + bytes(4),
+        b"P3\n1 1\n65535\n0 0 0\n",
+        b"P2\n2 1\n4095\n0 4095\n",
         b"Pf\n2 1\n-1.0\n" + bytes(8),
     ],
 )
@@ -626,9 +626,29 @@ def test_formats_that_pillow_would_cut_to_8_bits_are_refused(tmp_path: Path, dat
         read_image(tmp_path / "a.ppm")
 
 
+@pytest.mark.parametrize("white", [256, 4095, 65535])
+@pytest.mark.parametrize(("magic", "planes"), [("P5", 1), ("P6", 3)])
+def test_pnm_keeps_its_depth_and_its_white(
+    tmp_path: Path, white: int, magic: str, planes: int
+) -> None:
+    array = np.random.default_rng(0).integers(0, white + 1, (3, 4, planes), dtype=np.uint16)
+    array[0, :2] = [[0], [white]]
+    path = tmp_path / "a.pnm"
+    path.write_bytes(f"{magic}\n# deep\n4 3\n{white}\n".encode() + array.astype(">u2").tobytes())
+    image = read_image(path)
+    assert (image.pixels.amax(), image.metadata.bit_depth) == (1, 16)
+    assert np.array_equal(samples(image, white).reshape(array.shape), array)
+    assert write_image(image, tmp_path / "b.ppm") == [
+        "PPM holds 8 bits a sample: the picture had 16"
+    ]
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(DecodeError, match="cut off"):
+        read_image(path)
+
+
 def test_signed_samples_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), np.int16), photometric="minisblack")
-    with pytest.raises(DecodeError, match="samples of this type"):
+    with pytest.raises(DecodeError, match="convert it to unsigned 16 bits"):
         read_image(tmp_path / "a.tif")
 
 

@@ -1,12 +1,13 @@
 """Finished pictures: PNG, JPEG, TIFF, WebP and the 8-bit formats that Pillow knows.
 
-PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more; Pillow reads the
-rest, and imageio writes it. Pixels stay in stored order, with the orientation in the metadata, and
-count as sRGB-encoded.
+PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more. Pillow reads the
+rest, 16 bits of PGM and PPM apart, and imageio writes it. Pixels stay in stored order, with the
+orientation in the metadata, and count as sRGB-encoded.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import warnings
@@ -96,10 +97,9 @@ def write_rgb(image: Image, path: Path, format: str, *, strip: str, quality: int
 def _read_pillow(path: Path, max_megapixels: float) -> Image:
     with _open_pillow(path) as picture:
         check_size(path, picture.width, picture.height, max_megapixels)
-        deep = any(
-            tile.codec_name == "ppm" and isinstance(tile.args, tuple) and tile.args[1] > 255
-            for tile in picture.tile
-        )
+        deep = picture.format == "PPM" and _pnm_white(picture) > 255
+        if deep and picture.tile[0].codec_name != "ppm_plain":
+            return _read_deep_pnm(path, picture)
         if picture.mode not in _PILLOW_MODES or deep:
             remedy = "PNG or TIFF" if deep or picture.mode.startswith(("I", "F")) else "RGB"
             raise DecodeError(
@@ -122,6 +122,22 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
         )
         metadata = with_exif(metadata, picture.info.get("exif"))
     return to_image(samples, 255, mode.endswith("A"), metadata)
+
+
+def _pnm_white(picture: PIL.ImageFile.ImageFile) -> int:
+    """Return the number that stands for white in a PGM or PPM file."""
+    args = picture.tile[0].args
+    return 65535 if args == "I;16B" else int(args[1]) if isinstance(args, tuple) else 255
+
+
+def _read_deep_pnm(path: Path, picture: PIL.ImageFile.ImageFile) -> Image:
+    """Read the 16-bit samples of a PGM or PPM file, of which Pillow keeps 8 for colours."""
+    shape = (picture.height, picture.width, len(picture.getbands()))
+    samples = np.fromfile(path, ">u2", math.prod(shape), offset=picture.tile[0].offset)
+    white = _pnm_white(picture)
+    return to_image(
+        samples.reshape(shape).clip(max=white), white, False, Metadata(path=path, bit_depth=16)
+    )
 
 
 @contextmanager

@@ -145,7 +145,9 @@ def _check(path: Path, tiff: tifffile.TiffFile, data: mmap) -> None:
             "not supported; convert it to RGB first"
         )
     if page.dtype is None or page.dtype.kind not in "buf" or isinstance(page.bitspersample, tuple):
-        raise DecodeError(f"{path}: samples of this type are not supported; convert it to 16 bits")
+        raise DecodeError(
+            f"{path}: samples of this type are not supported; convert it to unsigned 16 bits"
+        )
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     inside = all(at > 0 and length > 0 and at + length <= len(data) for at, length in segments)
     if len(segments) != math.prod(page.chunked) or not inside:
