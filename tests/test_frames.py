@@ -32,7 +32,8 @@ SHOT = {"iso": 100.0, "exposure_time": 0.01, "f_number": 2.0, "make": "Maker", "
 def frame(name: str, size: tuple[int, int] = (64, 48), **metadata: object) -> Frame:
     noise = NoiseProfile(1e-3, 1e-3)
     stated = replace(Metadata(cfa="RGGB", **SHOT), **metadata)
-    return Frame(name, lambda: None, Layout.BAYER, size, stated, noise, 1.0)  # type: ignore[arg-type]
+    traits = (Layout.BAYER, size, stated, noise, False, 1.0)
+    return Frame(name, lambda: None, *traits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("noise", GAINS)

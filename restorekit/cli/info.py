@@ -149,11 +149,11 @@ def picture_facts(path: Path) -> Facts:
 
 def _estimated_noise(image: "Image") -> Facts:
     from restorekit.image import Layout
-    from restorekit.ops.noise import effective_noise_std, estimate_noise_profile
+    from restorekit.ops.noise import coarse_noise_std, estimate_noise_profile
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(image.pixels))
-    return {"sigma": 255 * effective_noise_std(image.pixels)}
+    return {"sigma": 255 * coarse_noise_std(image.pixels)}
 
 
 def _profile(shot: float, read: float) -> Facts:

@@ -38,7 +38,7 @@ LARGEST_NOISE = 4 / 255
 JPEG_SHARE = 0.25
 JPEG_QUALITIES = 70, 98
 SMOOTHED_SHARE = 0.7
-LARGEST_SMOOTHING = 1.5, 4.0
+LARGEST_SMOOTHING = 2.5, 6.0
 """Deviations of the Gaussians by which cameras smooth the noise of luma and of colours."""
 _LEAST_SMOOTHING = 0.1
 CAMERA_JPEG_SHARE = 0.7
@@ -109,8 +109,9 @@ def defocused(
 def photographed(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Take a picture by a noisy sensor, and develop it as cameras do.
 
-    They smooth the noise, that of colours most, and often store the picture as JPEG. One in ten has
-    no noise, so that a network which is trained on such pairs leaves clean pictures alone.
+    They smooth the noise, that of colours most, the more the stronger it is, and often store the
+    picture as JPEG. One in ten has no noise, so that a network which is trained on such pairs
+    leaves clean pictures alone.
 
     Args:
         clean: the picture, of even sides.
@@ -131,8 +132,10 @@ def photographed(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
             max(largest * float(torch.rand((), generator=generator)), _LEAST_SMOOTHING)
             for largest in LARGEST_SMOOTHING
         )
-        bright = luma(noise)
+        bright, before = luma(noise), noise.std()
         noise = blurred(bright, of_luma) + blurred(noise - bright, max(of_luma, of_colours))
+        gain = (before / noise.std().clamp_min(1e-6)) ** torch.rand((), generator=generator)
+        noise = torch.lerp(noise.mean((1, 2), keepdim=True), noise, gain)
     noisy = truth + noise
     if _chance(CAMERA_JPEG_SHARE, generator):
         noisy = random_jpeg(noisy, *CAMERA_JPEG_QUALITIES, generator)

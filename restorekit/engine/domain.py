@@ -14,7 +14,7 @@ from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
-from restorekit.ops.noise import effective_noise_std, estimate_noise_profile, is_smoothed
+from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
 from restorekit.tasks import Task
 
 _PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
@@ -96,24 +96,20 @@ def measure_noise(
         name = image.metadata.path or "the picture"
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
-        return 255 * effective_noise_std(image.to_srgb().pixels) if given is None else given
+        return 255 * estimate_noise_std(image.to_srgb().pixels) if given is None else given
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None
 
 
-def default_model(task: Task, layout: Layout) -> str:
-    """Return the bundled model of a task for pictures of a layout."""
-    own = {Layout.GRAY: task.default_gray_model, Layout.BAYER: task.default_bayer_model}.get(layout)
+def default_model(task: Task, layout: Layout, *, smoothed: bool = False) -> str:
+    """Return the bundled model of a task for pictures of a layout, whose noise may be smoothed."""
+    own = {
+        Layout.GRAY: task.default_gray_model,
+        Layout.BAYER: task.default_bayer_model,
+        Layout.RGB: task.default_photo_model if smoothed else None,
+    }[layout]
     return own if own in bundled_cards() else task.default_model
-
-
-def fitting_model(task: Task, image: Image, noise: float | NoiseProfile | None) -> str:
-    """Return the bundled model of a task for a picture, with the noise that the user states."""
-    photo = task.default_photo_model
-    if photo not in bundled_cards() or noise is not None or image.layout is not Layout.RGB:
-        return default_model(task, image.layout)
-    return photo if is_smoothed(image.to_srgb().pixels) else task.default_model
 
 
 def clipped_at_black(image: Image) -> bool:

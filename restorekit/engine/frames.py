@@ -18,7 +18,7 @@ from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
-from restorekit.ops.noise import effective_noise_std, estimate_noise_profile, estimate_noise_std
+from restorekit.ops.noise import coarse_noise_std, estimate_noise_profile, estimate_noise_std
 
 MOST_STOPS = 0.3
 _PAUSE = 2.0
@@ -28,6 +28,7 @@ _READ_OF_ENCODED = 1 / 12.92
 variance 4.5 s**2 x, and s / 12.92 in black."""
 _LEAST_ENCODED = 0.5 / 255
 _LEAST_SIDE = 16
+_FAR_BEYOND_WHITE = 1e6
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Frame:
         size: width and height of the picture.
         metadata: what its file says.
         noise: in linear light.
+        smoothed: whether a camera has smoothed the noise.
         sharpness: more is sharper, among frames of equal noise.
     """
 
@@ -50,6 +52,7 @@ class Frame:
     size: tuple[int, int]
     metadata: Metadata
     noise: NoiseProfile
+    smoothed: bool
     sharpness: float
 
     @property
@@ -77,11 +80,13 @@ def inspect_frame(
         UsageError: the noise does not fit the picture, or it is too small to be aligned.
     """
     image = load()
-    if not torch.stack(image.pixels.aminmax()).isfinite().all():
-        raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
+    if not (torch.stack(image.pixels.aminmax()).abs() < _FAR_BEYOND_WHITE).all():
+        raise DecodeError(
+            f"{name}: some pixels are infinite, no numbers or far beyond white; repair them first"
+        )
     if min(image.pixels.shape[1:]) < _LEAST_SIDE:
         raise UsageError(f"{name}: too small for a burst; restore it by denoise")
-    profile = _linear_noise(name, image, noise)
+    profile, smoothed = _linear_noise(name, image, noise)
     scale = 2 if image.layout is Layout.BAYER else 1
     return Frame(
         name=name,
@@ -90,23 +95,28 @@ def inspect_frame(
         size=(scale * image.width, scale * image.height),
         metadata=image.metadata,
         noise=profile,
+        smoothed=smoothed,
         sharpness=_sharpness(guide(image.to_linear().pixels, like.noise if like else profile)),
     )
 
 
-def _linear_noise(name: str, image: Image, given: float | NoiseProfile | None) -> NoiseProfile:
+def _linear_noise(
+    name: str, image: Image, given: float | NoiseProfile | None
+) -> tuple[NoiseProfile, bool]:
+    """Return the noise in linear light, and whether a camera has smoothed it."""
     if image.layout is Layout.BAYER:
-        return mosaic_noise(image, given)
+        return mosaic_noise(image, given), False
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     encoded = image.to_srgb().pixels
-    deviation = effective_noise_std(encoded) if given is None else given / 255
+    deviation = coarse_noise_std(encoded) if given is None else given / 255
+    smoothed = given is None and deviation > estimate_noise_std(encoded)
     deviation = max(deviation, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
-    if given is None and deviation <= estimate_noise_std(encoded):
-        # No camera has smoothed it, so that each brightness shows its own noise.
+    if given is None and not smoothed:
+        # Each brightness shows its own noise.
         shot, read = estimate_noise_profile(image.to_linear().pixels)
-    return NoiseProfile(max(shot, LEAST_SHOT), read)
+    return NoiseProfile(max(shot, LEAST_SHOT), read), smoothed
 
 
 def stabilised(planes: Tensor, noise: NoiseProfile) -> Tensor:

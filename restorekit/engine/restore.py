@@ -12,7 +12,7 @@ from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.developed import restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
-from restorekit.engine.domain import default_model, fitting_model
+from restorekit.engine.domain import default_model
 from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
 from restorekit.engine.psf import read_psf
 from restorekit.engine.records import (
@@ -28,6 +28,7 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
+from restorekit.ops.noise import is_smoothed
 from restorekit.tasks import TASKS, Task
 
 __all__ = [
@@ -142,7 +143,10 @@ class _Run:
         """Return the chosen model, or the task's own for the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        return self._load(fitting_model(self._task, image, self._options.noise))
+        measured = self._task.default_photo_model and self._options.noise is None
+        colour = image.layout is Layout.RGB
+        smoothed = bool(measured) and colour and is_smoothed(image.to_srgb().pixels)
+        return self._load(default_model(self._task, image.layout, smoothed=smoothed))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""

@@ -15,7 +15,6 @@ _PIXELS = 4_000_000
 _PATCH = 6
 _SURROUNDINGS = 24
 _PATCHES = 40_000
-_SMOOTHED = 1.5 / 255
 _COARSER = 1.4
 _MOST = 1.5
 
@@ -161,45 +160,29 @@ def estimate_noise_std(pixels: Tensor) -> float:
     return together if together > 0.5 * each else each
 
 
-def effective_noise_std(pixels: Tensor) -> float:
-    """Return the deviation that a network for white noise should be told of a picture.
+def coarse_noise_std(pixels: Tensor) -> float:
+    """Return the deviation of noise that is as strong at half the size as that of the picture.
 
-    Cameras smooth and compress, which leaves little noise between neighbours and much of the
-    coarser kind. It is taken for such noise where a picture reduced to half its size shows over
-    four times what its pixels show, and one of a quarter not three times that, as texture would;
-    then three times the deviation at half the size does best (measured on the PolyU pictures).
+    It is that of estimate_noise_std where noise is white, and greater where a camera has smoothed
+    it. White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of
+    10 in all; weaker noise may count as smoothed, but not where most pixels show none at all.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey, encoded.
 
     Returns:
-        deviation in units of white; that of estimate_noise_std for any other picture.
+        deviation in units of white, never negative.
     """
     fine = estimate_noise_std(pixels)
-    if fine > _SMOOTHED or min(pixels.shape[-2:]) < 4 * _SURROUNDINGS:
+    if not fine or min(pixels.shape[-2:]) < 2 * _SURROUNDINGS + 4:
         return fine
-    half, quarter = (_noise_std_reduced(pixels, side) for side in (2, 4))
-    return 3 * half if half > 4 * fine and quarter < 3 * half else fine
+    coarse = 2 * estimate_noise_std(functional.avg_pool2d(pixels[None], 2)[0])
+    return coarse if coarse > _COARSER * fine else fine
 
 
 def is_smoothed(pixels: Tensor) -> bool:
-    """Return whether the noise of a picture is coarser than white noise, as cameras leave it.
-
-    White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of 10
-    in all; weaker noise may count as smoothed, but not where most pixels show none at all.
-
-    Args:
-        pixels: (C, H, W) in [0, 1], colour or grey, encoded.
-    """
-    if min(pixels.shape[-2:]) < 2 * _SURROUNDINGS + 4:
-        return False
-    fine = estimate_noise_std(pixels)
-    return fine > 0 and _noise_std_reduced(pixels, 2) > _COARSER * fine
-
-
-def _noise_std_reduced(pixels: Tensor, side: int) -> float:
-    """Return side times the deviation at 1 / side of the size, that of white noise at full size."""
-    return side * estimate_noise_std(functional.avg_pool2d(pixels[None], side)[0])
+    """Return whether the noise of (C, H, W) encoded pixels is coarser than white noise."""
+    return coarse_noise_std(pixels) > estimate_noise_std(pixels)
 
 
 def _white_noise_std(planes: Tensor) -> float:
