@@ -11,9 +11,9 @@ from restorekit.degradations import jpeg
 from restorekit.metrics import psnr
 from restorekit.ops.color import pack_bayer, srgb_to_linear
 from restorekit.ops.noise import (
-    coarse_noise_std,
     estimate_noise_profile,
     estimate_noise_std,
+    fine_and_coarse_noise_std,
     is_smoothed,
 )
 
@@ -167,7 +167,7 @@ def smooth_scene(generator: torch.Generator) -> torch.Tensor:
 def test_coarse_std_of_white_noise_is_its_deviation(sigma, generator):
     scene = smooth_scene(generator)
     noise = torch.randn(scene.shape, generator=generator) * sigma / 255
-    assert coarse_noise_std(scene + noise) * 255 == pytest.approx(sigma, rel=0.05)
+    assert fine_and_coarse_noise_std(scene + noise)[1] * 255 == pytest.approx(sigma, rel=0.05)
 
 
 def test_coarse_std_of_smoothed_noise_is_larger_than_its_pixels_show(generator):
@@ -176,7 +176,7 @@ def test_coarse_std_of_smoothed_noise_is_larger_than_its_pixels_show(generator):
     noise = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
     photo = jpeg((scene + noise[0]).clamp(0, 1), 85)
     assert estimate_noise_std(photo) < 1.5 / 255
-    assert 0.7 * float(noise.std()) < coarse_noise_std(photo) < 3 * float(noise.std())
+    assert 0.7 * float(noise.std()) < fine_and_coarse_noise_std(photo)[1] < 3 * float(noise.std())
 
 
 def test_letters_on_a_clipped_page_are_no_noise(generator):

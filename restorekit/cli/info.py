@@ -149,11 +149,11 @@ def picture_facts(path: Path) -> Facts:
 
 def _estimated_noise(image: "Image") -> Facts:
     from restorekit.image import Layout
-    from restorekit.ops.noise import coarse_noise_std, estimate_noise_profile
+    from restorekit.ops.noise import estimate_noise_profile, fine_and_coarse_noise_std
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(image.pixels))
-    return {"sigma": 255 * coarse_noise_std(image.pixels)}
+    return {"sigma": 255 * fine_and_coarse_noise_std(image.pixels)[1]}
 
 
 def _profile(shot: float, read: float) -> Facts:

@@ -18,7 +18,7 @@ from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
-from restorekit.ops.noise import coarse_noise_std, estimate_noise_profile, estimate_noise_std
+from restorekit.ops.noise import estimate_noise_profile, fine_and_coarse_noise_std
 
 MOST_STOPS = 0.3
 _PAUSE = 2.0
@@ -109,9 +109,8 @@ def _linear_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     encoded = image.to_srgb().pixels
-    deviation = coarse_noise_std(encoded) if given is None else given / 255
-    smoothed = given is None and deviation > estimate_noise_std(encoded)
-    deviation = max(deviation, _LEAST_ENCODED)
+    fine, coarse = (given / 255,) * 2 if given is not None else fine_and_coarse_noise_std(encoded)
+    smoothed, deviation = coarse > fine, max(coarse, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
     if given is None and not smoothed:
         # Each brightness shows its own noise.

@@ -160,29 +160,32 @@ def estimate_noise_std(pixels: Tensor) -> float:
     return together if together > 0.5 * each else each
 
 
-def coarse_noise_std(pixels: Tensor) -> float:
-    """Return the deviation of noise that is as strong at half the size as that of the picture.
+def fine_and_coarse_noise_std(pixels: Tensor) -> tuple[float, float]:
+    """Return the deviation of the noise, and of noise that is as strong as it at half the size.
 
-    It is that of estimate_noise_std where noise is white, and greater where a camera has smoothed
-    it. White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of
-    10 in all; weaker noise may count as smoothed, but not where most pixels show none at all.
+    Both are that of estimate_noise_std where noise is white; where a camera has smoothed it, the
+    second is greater. White noise of 5 or more steps of 0..255 is found to be white in nine of ten
+    photographs, of 10 in all; weaker noise may count as smoothed, but not where most pixels show
+    none at all.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey, encoded.
 
     Returns:
-        deviation in units of white, never negative.
+        deviations in units of white, never negative.
     """
-    fine = estimate_noise_std(pixels)
-    if not fine or min(pixels.shape[-2:]) < 2 * _SURROUNDINGS + 4:
-        return fine
-    coarse = 2 * estimate_noise_std(functional.avg_pool2d(pixels[None], 2)[0])
-    return coarse if coarse > _COARSER * fine else fine
+    planes = _bands(pixels.float())
+    fine = estimate_noise_std(planes)
+    if not fine or min(planes.shape[-2:]) < 2 * _SURROUNDINGS + 4:
+        return fine, fine
+    coarse = 2 * estimate_noise_std(functional.avg_pool2d(planes[None], 2)[0])
+    return fine, coarse if coarse > _COARSER * fine else fine
 
 
 def is_smoothed(pixels: Tensor) -> bool:
     """Return whether the noise of (C, H, W) encoded pixels is coarser than white noise."""
-    return coarse_noise_std(pixels) > estimate_noise_std(pixels)
+    fine, coarse = fine_and_coarse_noise_std(pixels)
+    return coarse > fine
 
 
 def _white_noise_std(planes: Tensor) -> float:
