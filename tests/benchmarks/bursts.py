@@ -9,7 +9,7 @@ AME-KPN paper's gains: mosaics, or RGB pictures developed from them with --rgb.
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -30,10 +30,12 @@ from restorekit.degradations import (
 )
 from restorekit.degradations.burst import GAINS
 from restorekit.engine.burst import merge_burst
+from restorekit.engine.domain import default_model
 from restorekit.engine.frames import Frame, inspect_frame
 from restorekit.engine.restore import RestoreOptions
 from restorekit.image import Layout, NoiseProfile, Transfer
 from restorekit.metrics import psnr
+from restorekit.tasks import TASKS
 
 FRAMES, MARGIN = 8, 12
 
@@ -85,8 +87,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="photographs; all without it")
     words = parser.parse_args()
     network = load_model("ame_kpn.burst8")
-    denoiser = load_model("kbnet_xs.gaussian" if words.rgb else "kbnet_xs.raw")
-    columns = ("nothing", f"one frame by {denoiser.card.name}", "burst")
+    denoisers = cache(load_model)
+    columns = ("nothing", "one frame", "burst")
     print(f"| gain | {' | '.join(columns)} |")
     print("|--:|" + "--:|" * len(columns))
     for gain, (read, shot) in enumerate(GAINS, 1):
@@ -102,6 +104,9 @@ def main() -> None:
             for name, image in enumerate(images):
                 like = frames[0] if frames else None
                 frames.append(inspect_frame(str(name), partial(same, image), options.noise, like))
+            smoothed = all(frame.smoothed for frame in frames)
+            own = default_model(TASKS["denoise"], images[0].layout, smoothed=smoothed)
+            denoiser = denoisers(own)
             merged, report = merge_burst(frames, network, denoiser, options)
             [reference] = [n for n, f in enumerate(report.frames) if f.status == "reference"]
             single = restore_image(images[reference], denoiser, options)[0]

@@ -1,0 +1,72 @@
+"""What the bundled network for finished photographs gains, and when it is chosen."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator
+
+from restorekit import Image, load_model, read_image, restore_image, write_image
+from restorekit.cli import main as entry
+from restorekit.degradations import gaussian_noise, photographed
+from restorekit.image import Layout, Transfer
+from restorekit.metrics import psnr
+from restorekit.ops.gaussian import blurred
+
+NAME = "kbnet_xs.photo"
+SIDE = 256
+
+
+def test_noise_that_a_camera_left_is_removed(shared_data: Path) -> None:
+    model, gains = load_model(NAME), []
+    for number, path in enumerate(sorted((shared_data / "test" / "kodak24").iterdir())[:8]):
+        clean = read_image(path).pixels[:, :SIDE, :SIDE]
+        noisy, truth = photographed(clean, Generator().manual_seed(number))
+        restored, _ = restore_image(Image(noisy, Transfer.SRGB, Layout.RGB), model)
+        gains.append(psnr(restored.pixels.clamp(0, 1), truth) - psnr(noisy, truth))
+    assert sum(gains) / len(gains) > 2.0
+
+
+def test_real_photographs_gain(shared_data: Path) -> None:
+    folder = shared_data / "test" / "polyu"
+    model, gains = load_model(NAME), []
+    for path in sorted((folder / "noisy").iterdir())[::16]:
+        noisy, clean = read_image(path), read_image(folder / "clean" / path.name).pixels
+        restored, _ = restore_image(noisy, model)
+        gains.append(psnr(restored.pixels.clamp(0, 1), clean) - psnr(noisy.pixels, clean))
+    assert sum(gains) / len(gains) > 1.2
+
+
+def test_clean_photographs_stay_clean(shared_data: Path) -> None:
+    model, scores = load_model(NAME), []
+    for path in sorted((shared_data / "test" / "kodak24").iterdir())[:8]:
+        clean = read_image(path)
+        clean = clean.with_pixels(clean.pixels[:, :SIDE, :SIDE])
+        restored, _ = restore_image(clean, model)
+        scores.append(psnr(restored.pixels.clamp(0, 1), clean.pixels))
+    assert sum(scores) / len(scores) > 45
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "options", "chosen"),
+    [
+        (0, (), "kbnet_xs.gaussian"),
+        (1.0, (), NAME),
+        (1.0, ("--noise", "10"), "kbnet_xs.gaussian"),
+    ],
+)
+def test_the_noise_chooses_the_network(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    smoothing: float,
+    options: tuple[str, ...],
+    chosen: str,
+) -> None:
+    ramp = torch.linspace(0.3, 0.7, 120).expand(3, 100, -1)
+    noise = gaussian_noise(torch.zeros_like(ramp), 30 / 255, Generator().manual_seed(0))
+    noisy = ramp + (blurred(noise, smoothing) if smoothing else noise)
+    write_image(Image(noisy, Transfer.SRGB, Layout.RGB), tmp_path / "a.png")
+    with pytest.raises(SystemExit):
+        entry.main(["denoise", str(tmp_path / "a.png"), "--format", "ndjson", *options])
+    assert json.loads(capsys.readouterr().out)["model"] == chosen
