@@ -48,7 +48,7 @@ def _beside(degrade: Callable[[Tensor, Generator], Tensor]) -> Make:
 
 
 SETS = {
-    "noise": (Pairs(photographed, "noise/noisy", "noise/clean"),),
+    "noise": (Pairs(partial(photographed, spared=0.0), "noise/noisy", "noise/clean"),),
     "rain": (
         Pairs(
             _beside(partial(rainy, heaviness=(0.2, 0.5))), "rain_light/input", "rain_light/target"

@@ -106,16 +106,19 @@ def defocused(
     return as_file(linear_to_srgb(light.clamp(0, 1)), generator)
 
 
-def photographed(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def photographed(
+    clean: Tensor, generator: Generator, spared: float = SPARED_SHARE
+) -> tuple[Tensor, Tensor]:
     """Take a picture by a noisy sensor, and develop it as cameras do.
 
     They smooth the noise, that of colours most, the more the stronger it is, and often store the
-    picture as JPEG. One in ten has no noise, so that a network which is trained on such pairs
-    leaves clean pictures alone.
+    picture as JPEG. Some have no noise, so that a network which is trained on such pairs leaves
+    clean pictures alone.
 
     Args:
         clean: the picture, of even sides.
         generator: source of all draws.
+        spared: share of pictures without noise.
 
     Returns:
         the picture in steps of 1/255, and the same without noise and compression.
@@ -125,7 +128,7 @@ def photographed(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     shot, read = sample_sensor_noise_levels((), generator)
     truth = process(planes, camera)
     noise = process(shot_read_noise(planes, shot, read, generator), camera) - truth
-    if _chance(SPARED_SHARE, generator):
+    if _chance(spared, generator):
         noise.zero_()
     if _chance(SMOOTHED_SHARE, generator):
         of_luma, of_colours = (
