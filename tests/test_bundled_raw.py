@@ -17,7 +17,7 @@ from restorekit.tasks import TASKS
 SIDE = 256
 
 
-@pytest.mark.parametrize(("gain", "ahead"), [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.7)])
+@pytest.mark.parametrize(("gain", "ahead"), [(1, 2.5), (2, 2.0), (3, 1.0), (4, 0.7)])
 def test_mosaics_gain_over_the_network_for_colour(
     shared_data: Path, gain: int, ahead: float
 ) -> None:
