@@ -130,36 +130,6 @@ class _Planes:
         found = _within(memory, *shape).copy_(taps)
         return found.view(len(line) // group, 9 * group, -1)
 
-    def rectangles(self, line: Tensor, size: int, group: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield whole rows, or parts of a row, of the pictures, and their 3x3 patches.
-
-        Args:
-            line: with margins.
-            size: pixels at most.
-            group: g.
-
-        Yields:
-            the place of these pixels among all, and (C/g, 9g, P) in memory that the next ones take.
-        """
-        memory = line.new_empty(len(line) * 9 * size)
-        rows, columns = max(1, size // self.width), min(size, self.width)
-        strides = (line.stride(0), self.width + 1, 1, self.width + 1, 1)
-        corners = product(
-            range(self.batch), range(0, self.height, rows), range(0, self.width, columns)
-        )
-        for picture, y, x in corners:
-            shape = min(rows, self.height - y), min(columns, self.width - x)
-            first = (picture * self.height + y) * self.width + x
-            start = (picture * (self.height + 1) + y) * (self.width + 1) + x
-            taps = line.as_strided(
-                (len(line), 3, 3, *shape), strides, self.margin + start + self.shifts[0]
-            )
-            patches = _within(memory, *taps.shape).copy_(taps)
-            yield (
-                slice(first, first + math.prod(shape)),
-                patches.view(-1, 9 * group, shape[0] * shape[1]),
-            )
-
     def add_patches(self, line: Tensor, block: slice, patches: Tensor) -> None:
         """Add (C/g, 9g, P) patches of a block to a line with margins."""
         spread = patches.view(len(line), 9, -1)
@@ -205,10 +175,10 @@ class _BlockedKernelBasis(torch.autograd.Function):
         ctx: Any, values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, coefficients, bases, biases)
+        if values.dtype == torch.bfloat16 and not values.is_cuda:
+            return _mix_pixels(values, coefficients, bases, biases)
         planes = _Planes(values.shape)
         line = planes.lay(values, planes.margin)
-        if values.dtype == torch.bfloat16 and not values.is_cuda:
-            return _mix_pixels(planes, line, coefficients, bases, biases)
         _mix_in_place(planes, line, coefficients, bases, biases)
         mixed = planes.pictures(line[:, : planes.length])
         return mixed.contiguous(memory_format=torch.channels_last)
@@ -259,29 +229,49 @@ def _mix_in_place(
         torch.addmm(mixed, biases.t(), weight, out=line[:, block])
 
 
-def _mix_pixels(
-    planes: _Planes, line: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
-) -> Tensor:
-    """Return what kernel basis attention makes of a line with margins, (B, C, H, W).
+def _mix_pixels(values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor) -> Tensor:
+    """Return kernel basis attention, whose responses lie pixel by pixel.
 
-    Pixel by pixel, the responses times the coefficients are a matrix times a vector. In bfloat16
-    that takes a third of the time of products and sums, which are computed in float32 and rounded;
-    in float32 it takes as long.
+    So the responses times the coefficients are a matrix times a vector. In bfloat16 that takes a
+    third of the time of products and sums, which are computed in float32 and rounded; in float32 it
+    takes as long.
     """
+    batch, _, height, width = values.shape
     count, channels, group = bases.shape[:3]
     grouped = bases.view(count, channels // group, group, group * 9).permute(1, 3, 2, 0)
     matrix = grouped.reshape(channels // group, group * 9, group * count)
     weights = coefficients.permute(0, 2, 3, 1).reshape(-1, 1, count)
-    mixed = line.new_empty(len(weights), 1, channels)
-    size = _pixels_at_once(channels * count * line.element_size(), planes.height * planes.width)
-    memory = line.new_empty(size * channels * count)
-    for block, patches in planes.rectangles(line, size, group):
+    mixed = values.new_empty(len(weights), 1, channels)
+    size = _pixels_at_once(channels * count * values.element_size(), height * width)
+    memory = values.new_empty(size * channels * count)
+    for block, patches in _patches_of_pixels(values, size):
         weight = weights[block]
         answers = _within(memory, len(weight), len(matrix), group * count)
-        torch.bmm(patches.mT, matrix, out=answers.transpose(0, 1))
+        unfolded = patches.view(len(matrix), group * 9, -1)
+        torch.bmm(unfolded.mT, matrix, out=answers.transpose(0, 1))
         pixels = torch.bmm(weight, answers.view(-1, channels, count).mT, out=mixed[block])
         pixels[:, 0].addmm_(weight[:, 0], biases)
-    return mixed.view(planes.batch, planes.height, planes.width, channels).permute(0, 3, 1, 2)
+    return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _patches_of_pixels(values: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of whole rows, or of parts of a row, of at most so many pixels.
+
+    Yields:
+        their place among all pixels, and (C, 3, 3, rows, columns) in memory that the next ones
+        take.
+    """
+    batch, channels, height, width = values.shape
+    memory = values.new_empty(channels * 9 * size)
+    tall, wide = max(1, size // width), min(size, width)
+    for picture, y, x in product(range(batch), range(0, height, tall), range(0, width, wide)):
+        bottom, right = min(y + tall, height), min(x + wide, width)
+        around = values[picture, :, max(y - 1, 0) : bottom + 1, max(x - 1, 0) : right + 1]
+        margins = int(x == 0), int(right == width), int(y == 0), int(bottom == height)
+        taps = F.pad(around, margins).unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 3, 4, 1, 2)
+        first = (picture * height + y) * width + x
+        pixels = slice(first, first + (bottom - y) * (right - x))
+        yield pixels, _within(memory, *taps.shape).copy_(taps)
 
 
 def _pixels_at_once(bytes_each: int, most: int) -> int:
