@@ -292,7 +292,7 @@ def test_grey_stored_as_rgb_stays_grey() -> None:
     assert torch.equal(restored.pixels, alone.pixels.expand(3, -1, -1))
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(255.0, 0.0), (4.0, -2.0)])
+@pytest.mark.parametrize(("scale", "offset"), [(255.0, 0.0), (8.0, -4.0)])
 def test_values_beyond_black_and_white_are_scaled(scale: float, offset: float) -> None:
     model = loaded(BlendModel(BlendConfig()))
     options = RestoreOptions(device="cpu", dtype="float32", noise=5)
@@ -306,6 +306,16 @@ def test_values_beyond_black_and_white_are_scaled(scale: float, offset: float) -
     assert report.warnings == (
         f"its values reach from {offset:g} to {offset + scale:g}, which were taken for 0 and 1",
     )
+
+
+def test_noise_beyond_black_and_white_is_not_scaled() -> None:
+    image = picture(40, 50)
+    noise = torch.randn(image.pixels.shape, generator=torch.Generator().manual_seed(0))
+    noisy = image.with_pixels(image.pixels + 50 / 255 * noise)
+    _, report = restore_image(
+        noisy, loaded(BlendModel(BlendConfig())), RestoreOptions(device="cpu", noise=50)
+    )
+    assert report.warnings == ()
 
 
 def test_strength_mixes_the_picture_with_the_restored_one() -> None:

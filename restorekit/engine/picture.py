@@ -18,7 +18,8 @@ from restorekit.io import raw
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
-_BEYOND = 0.25
+_FAR_BEYOND = 2.0
+"""How far values lie beyond black or white that no noise takes there."""
 _CLIPPED = (
     "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
     "state it by --noise SHOT,READ"
@@ -164,7 +165,7 @@ def restore_image(
 def _exceeds_white(image: Image) -> bool:
     """Return whether a developed picture has values far beyond black or white."""
     low, high = image.pixels.aminmax()
-    beyond = float(low) < -_BEYOND or float(high) > 1 + _BEYOND
+    beyond = float(low) < -_FAR_BEYOND or float(high) > 1 + _FAR_BEYOND
     return image.layout is not Layout.BAYER and beyond
 
 
