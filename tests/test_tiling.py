@@ -39,7 +39,7 @@ def test_cut_and_blend_give_the_picture_back_bit_for_bit(plan: TilePlan) -> None
     assert torch.equal(assemble(plan, tiles), picture)
 
 
-@given(plan=plans)
+@given(plan=plans.filter(lambda plan: len(plan.boxes) <= 60))
 @settings(max_examples=25, deadline=None)
 def test_weights_of_all_tiles_sum_to_one(plan: TilePlan) -> None:
     shape = (1, plan.rows.length, plan.columns.length)
