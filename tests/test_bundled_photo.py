@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from torch import Generator
 
@@ -70,3 +72,14 @@ def test_the_noise_chooses_the_network(
     with pytest.raises(SystemExit):
         entry.main(["denoise", str(tmp_path / "a.png"), "--format", "ndjson", *options])
     assert json.loads(capsys.readouterr().out)["model"] == chosen
+
+
+def test_a_picture_without_numbers_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    empty = np.full((120, 140, 3), np.nan, np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", empty, photometric="rgb")
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["denoise", str(tmp_path / "a.tif")])
+    assert stop.value.code == 65
+    assert "repair them first" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.developed import restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
 from restorekit.engine.domain import default_model
-from restorekit.engine.picture import RestoreOptions, RestoreReport, restore_image
+from restorekit.engine.picture import RestoreOptions, RestoreReport, check_finite, restore_image
 from restorekit.engine.psf import read_psf
 from restorekit.engine.records import (
     FileRecord,
@@ -143,9 +143,11 @@ class _Run:
         """Return the chosen model, or the task's own for the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        measured = self._task.default_photo_model and self._options.noise is None
-        colour = image.layout is Layout.RGB
-        smoothed = bool(measured) and colour and is_smoothed(image.to_srgb().pixels)
+        smoothed = False
+        measured = self._options.noise is None and image.layout is Layout.RGB
+        if self._task.default_photo_model is not None and measured:
+            check_finite(image)
+            smoothed = is_smoothed(image.to_srgb().pixels)
         return self._load(default_model(self._task, image.layout, smoothed=smoothed))
 
     def read(self, job: Job) -> _Work:
