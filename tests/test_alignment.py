@@ -3,7 +3,14 @@ import torch
 from torch import Tensor
 
 from restorekit.image import NoiseProfile
-from restorekit.ops.alignment import Motion, align, consensus, tile_motion, warp_nearest
+from restorekit.ops.alignment import (
+    Motion,
+    align,
+    consensus,
+    tile_motion,
+    warp_lanczos,
+    warp_nearest,
+)
 from restorekit.ops.anscombe import anscombe
 from tests.shaken import GAINS, hand_motion, noisy, seeded, seen, texture
 
@@ -131,3 +138,26 @@ def test_a_warp_keeps_the_noise_white_and_as_strong() -> None:
     middle = warped[0, 20:-20, 20:-20]
     correlation = float((middle[:, 1:] * middle[:, :-1]).mean())
     assert abs(correlation) < 0.02
+
+
+def test_a_smooth_warp_shows_what_lies_between_pixels() -> None:
+    rows, columns = torch.meshgrid(torch.arange(80.0), torch.arange(90.0), indexing="ij")
+
+    def wave(motion: Motion) -> torch.Tensor:
+        places = torch.complex(columns.double(), rows.double()) * motion.turn + motion.shift
+        return (0.9 * places.real + 0.5 * places.imag).sin().float()[None]
+
+    motion = hand_motion(80, 90, 2.25 - 1.5j, 0.3)
+    warped = warp_lanczos(wave(Motion()), motion)[:, 8:-8, 8:-8]
+    assert float((warped - wave(motion)[:, 8:-8, 8:-8]).abs().max()) < 0.03
+    nearest = warp_nearest(wave(Motion()), motion)[0][:, 8:-8, 8:-8]
+    assert float((nearest - wave(motion)[:, 8:-8, 8:-8]).abs().max()) > 0.3
+
+
+def test_a_smooth_warp_by_whole_pixels_changes_none() -> None:
+    planes = torch.rand(3, 40, 50, generator=seeded(9))
+    warped = warp_lanczos(planes, Motion(shift=3 - 2j))
+    assert torch.equal(warped[:, 6:-6, 6:-6], torch.roll(planes, (2, -3), (1, 2))[:, 6:-6, 6:-6])
+    noise = torch.randn(1, 300, 300, generator=seeded(9))
+    kept = warp_lanczos(noise, Motion(shift=0.5 + 0.5j))[0, 10:-10, 10:-10]
+    assert 0.8 < float(kept.std()) < 1

@@ -76,6 +76,12 @@ def test_a_frame_that_is_too_small_to_be_aligned_is_refused(side: int) -> None:
         inspect_frame("small", lambda: small)
 
 
+def test_a_frame_that_is_too_wide_to_be_warped_is_refused() -> None:
+    wide = Image(torch.rand(1, 16, 40000), Transfer.SRGB, Layout.GRAY)
+    with pytest.raises(UsageError, match="wide: too large for a burst"):
+        inspect_frame("wide", lambda: wide)
+
+
 def test_the_noise_of_rgb_frames_is_linear() -> None:
     linear = texture(200, 240, seed=3, channels=3)
     image = Image(noisy(linear, GAINS[1], 0), Transfer.LINEAR, Layout.RGB).to_srgb()

@@ -285,3 +285,25 @@ def test_planar_convolution_equals_a_convolution(
     planes = convolution(features)
     assert planes.is_contiguous()
     torch.testing.assert_close(planes, F.conv2d(features, convolution.weight, convolution.bias))
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_deeper_network_begins_as_a_shallower_one(
+    attention: bool, generator: torch.Generator
+) -> None:
+    config = KPNConfig(
+        widths=(8, 16),
+        convolutions=1,
+        kernel_sizes=(3,),
+        channel_attention=attention,
+        spatial_attention=attention,
+        compact=True,
+    )
+    shallow = KernelPredictionNetwork(config).eval()
+    deep = KernelPredictionNetwork(replace(config, convolutions=3)).eval()
+    deep.load_state_dict(deep.adopted(shallow.state_dict()))
+    frames, noise = torch.rand(2, 8, 16, 12, generator=generator), torch.full((2, 1, 1, 1), 0.1)
+    with torch.no_grad():
+        torch.testing.assert_close(deep(frames, noise), shallow(frames, noise))
+    kept = shallow.adopted(shallow.state_dict())
+    assert kept.keys() == shallow.state_dict().keys()

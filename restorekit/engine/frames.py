@@ -16,6 +16,7 @@ from restorekit.engine.domain import LEAST_SHOT, mosaic_noise
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
+from restorekit.ops.alignment import LONGEST_WARPED
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import estimate_noise_profile, fine_and_coarse_noise_std
@@ -77,7 +78,7 @@ def inspect_frame(
 
     Raises:
         DecodeError: it cannot be read, or holds infinite values or no numbers.
-        UsageError: the noise does not fit the picture, or it is too small to be aligned.
+        UsageError: the noise does not fit the picture, or its size cannot be aligned.
     """
     image = load()
     if not (torch.stack(image.pixels.aminmax()).abs() < _FAR_BEYOND_WHITE).all():
@@ -86,6 +87,8 @@ def inspect_frame(
         )
     if min(image.pixels.shape[1:]) < _LEAST_SIDE:
         raise UsageError(f"{name}: too small for a burst; restore it by denoise")
+    if max(image.pixels.shape[1:]) > LONGEST_WARPED:
+        raise UsageError(f"{name}: too large for a burst; restore it by denoise")
     profile, smoothed = _linear_noise(name, image, noise)
     scale = 2 if image.layout is Layout.BAYER else 1
     return Frame(

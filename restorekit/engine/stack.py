@@ -10,14 +10,14 @@ from torch import Tensor
 from restorekit.engine.frames import Frame, guide, stabilised, stops_between
 from restorekit.image import Image, NoiseProfile, Transfer
 from restorekit.ops.agreement import agreement, slope_squared
-from restorekit.ops.alignment import align, warp_nearest
+from restorekit.ops.alignment import align, warp_lanczos, warp_nearest
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.gaussian import blurred
 
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05
 _CLIPPED = 0.98
-_UNSTEADY = 1.0
+_UNSTEADY = 0.5
 """Pixels that an edge in a frame may lie off; the mean trades its blur against noise."""
 
 
@@ -69,6 +69,10 @@ class Stack:
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
         self._values[0], self._weights[0] = self.pixels, 1
         self.count = 1
+        slope = slope_squared(blurred(stabilised(self.pixels, self.noise), 1.0)).mean(0)
+        self._steady = slope.mul_(_UNSTEADY**2).add_(1).reciprocal_()
+        self._sum = linear_to_srgb(self.pixels) if self._encoded else self.pixels.clone()
+        self._total, self._squares = torch.ones_like(slope), torch.ones_like(slope)
 
     @property
     def values(self) -> Tensor:
@@ -99,8 +103,9 @@ class Stack:
         if alignment.inliers < _FEWEST_INLIERS:
             reason = f"only {alignment.inliers:.0%} of its tiles fit the reference"
             return replace(report, status="rejected", reason=reason)
+        smooth = warp_lanczos(planes, alignment.motion)
         planes, inside = warp_nearest(planes, alignment.motion)
-        weights = agreement(stabilised(self.pixels, common), stabilised(planes, common))
+        weights = agreement(stabilised(self.pixels, common), stabilised(smooth, common))
         weights *= inside
         if stops:
             weights *= (planes < _CLIPPED * gain).all(0)
@@ -119,6 +124,10 @@ class Stack:
             return replace(report, status="rejected", reason=reason)
         self._values[self.count], self._weights[self.count] = planes, weights
         self.count += 1
+        weights *= self._steady
+        self._sum += (linear_to_srgb(smooth) if self._encoded else smooth).mul_(weights)
+        self._total += weights
+        self._squares += weights.square_()
         return report
 
     def alone(self) -> Tensor:
@@ -129,20 +138,13 @@ class Stack:
     def mean(self) -> tuple[Tensor, Tensor]:
         """Return the weighted mean (C, H, W) and the share (H, W) of the variance left in it.
 
-        Encoded frames are averaged as they are encoded. At an edge a frame may be wrong by the
-        slope times what it lies off, which is weighed against its noise.
+        Frames lie between the pixels of the reference as they do, interpolated by a filter that
+        keeps their noise nearly as strong and white as it is. Encoded frames are averaged as they
+        are encoded. At an edge a frame may be wrong by the slope times what it lies off, which is
+        weighed against its noise.
         """
-        slope = slope_squared(blurred(stabilised(self.pixels, self.noise), 1.0)).mean(0)
-        steady = 1 / (1 + _UNSTEADY**2 * slope)
-        total, squares = torch.ones_like(steady), torch.ones_like(steady)
-        mean = linear_to_srgb(self.pixels) if self._encoded else self.pixels.clone()
-        for values, weights in zip(self.values[1:], self.weights[1:], strict=True):
-            weight = weights * steady
-            mean += weight * (linear_to_srgb(values.float()) if self._encoded else values)
-            total += weight
-            squares += weight.square()
-        mean /= total
-        return srgb_to_linear(mean) if self._encoded else mean, squares.div_(total.square())
+        mean = self._sum / self._total
+        return srgb_to_linear(mean) if self._encoded else mean, self._squares / self._total**2
 
     def fill(self, pixels: Tensor) -> None:
         """Put (C, H, W) linear pixels where a frame shows something else than the reference."""

@@ -5,6 +5,9 @@ AME-KPN (Zhang et al., ICASSP 2020), Sections 2.1 and 2.2; CBAM (Woo et al., ECC
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,6 +103,36 @@ class UNet(nn.Module):
             wide = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
             features = decoder(torch.cat((skips.pop(), wide), 1))
         return features
+
+
+def with_more_convolutions(
+    weights: Mapping[str, Tensor], prefix: str, convolutions: int
+) -> dict[str, Tensor]:
+    """Return the weights of a UNet as one with more convolutions a level begins with them.
+
+    New ones follow those that are there, and give back the rectified features that they see.
+
+    Args:
+        weights: by name.
+        prefix: of the names of the UNet's weights.
+        convolutions: of each level; with no more than there are, nothing changes.
+    """
+    layer = re.compile(re.escape(prefix) + r"((?:en|de)coders\.\d+)\.(\d+)\.(.+)")
+    found = {name: match for name in weights if (match := layer.fullmatch(name))}
+    known = sum(match[1] == "encoders.0" and match[3] == "bias" for match in found.values())
+    new = range(known, max(known, convolutions))
+    stretched = {name: value for name, value in weights.items() if name not in found}
+    for name, match in found.items():
+        number = int(match[2])
+        later = 2 * len(new) * (number >= 2 * known)
+        stretched[f"{prefix}{match[1]}.{number + later}.{match[3]}"] = weights[name]
+        if number == 2 * (known - 1) and match[3] == "bias":
+            for convolution in new:
+                start = f"{prefix}{match[1]}.{2 * convolution}"
+                identity = weights[name].new_zeros(2 * weights[name].shape + (3, 3))
+                stretched[f"{start}.weight"] = nn.init.dirac_(identity)
+                stretched[f"{start}.bias"] = torch.zeros_like(weights[name])
+    return stretched
 
 
 def fresh_convolution(channels: int, width: int, side: int, start: float = 0.0) -> nn.Conv2d:

@@ -10,7 +10,7 @@ residuals correct what the kernels give, so that it starts as a mean of the fram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restorekit.errors import ConfigError
-from restorekit.models.attention_unet import UNet, fresh_convolution
+from restorekit.models.attention_unet import UNet, fresh_convolution, with_more_convolutions
 from restorekit.models.blocks import pad_mirrored
 from restorekit.models.registry import (
     Batch,
@@ -190,6 +190,10 @@ class KernelPredictionNetwork(RestorationModel):
         weights = torch.cat((trusts, shares)).repeat_interleave(cells)
         self.weigh = Head(width, weights) if len(weights) else None
         self.convolve = AdaptiveConvolution(config.compact)
+
+    def adopted(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a network with as many convolutions a level, or fewer."""
+        return with_more_convolutions(start, "features.", self.config.convolutions)
 
     def forward(self, degraded: Tensor, noise_std: Tensor | None = None) -> Tensor:
         """Return the restored reference.

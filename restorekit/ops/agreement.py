@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from restorekit.ops.gaussian import blurred
 
-_SPREADS = (1.0, 2.5, 5.0)
+_SCALES = ((1.0, 1.0, 3.0), (2.5, 2.0, 5.0), (5.0, 1.25, 3.5))
+"""Deviations of the neighbourhoods, and by how many deviations of the noise their differences are
+surprising where they still agree, and where they do not agree any more."""
 _DISPLACEMENT = 0.4
 _BRIGHTNESS = 0.01
 _MOST_EXCESS = 4.0
-_BELIEVED, _REFUSED = 1.0, 3.0
 _MARGIN = 3
 
 
@@ -40,7 +41,7 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
     difference = (other - base) / math.sqrt(2)
     deviation = math.sqrt(2 / channels)
     weights = torch.ones(base.shape[1:])
-    for spread in _SPREADS:
+    for spread, believed, refused in _SCALES:
         mean, level = blurred(difference, spread), blurred(base, spread)
         variance = functional.max_pool2d(slope_squared(level), 3, 1, 1).mul_(_DISPLACEMENT**2 / 2)
         variance += (level * _BRIGHTNESS).square_().div_(2)
@@ -49,7 +50,7 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
         usual = (1 - 2 / (9 * channels)) ** 3
         surprise /= (surprise.median() / usual).clamp(1, _MOST_EXCESS)
         excess = (surprise - 1) / deviation
-        weights = weights.minimum((_REFUSED - excess) / (_REFUSED - _BELIEVED))
+        weights = weights.minimum((refused - excess) / (refused - believed))
     weights = -functional.max_pool2d(-weights[None].clamp_(0, 1), _MARGIN, 1, _MARGIN // 2)
     weights = functional.avg_pool2d(weights, 3, 1, 1, count_include_pad=False)
     size = weights.shape[-2] * 2, weights.shape[-1] * 2

@@ -1,4 +1,4 @@
-"""How one frame of a burst lies on another, and moving it there without touching its noise.
+"""How one frame of a burst lies on another, and moving it there.
 
 Motions are those of a hand: a shift and a small turn. They are found coarse to fine from the phase
 correlation of tiles (Kuglin & Hines, 1975), of which a consensus is taken (Fischler & Bolles,
@@ -29,6 +29,7 @@ _STEEPEST_TURN = math.radians(5)
 _LARGEST_ZOOM = 0.03
 _ECC_STEPS, _ECC_GAIN, _ECC_BLUR = 50, 1e-5, 5
 _BATCH = 64
+LONGEST_WARPED = 32766
 _BAND = 256
 
 
@@ -264,6 +265,32 @@ def _matrix(motion: Motion) -> NDArray[np.float32]:
     turn, shift = motion.turn, motion.shift
     rows = ((turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag))
     return np.array(rows, np.float32)
+
+
+def warp_lanczos(planes: Tensor, motion: Motion) -> Tensor:
+    """Lay a frame on the reference by Lanczos interpolation of 8x8 pixels.
+
+    Args:
+        planes: (C, H, W) float32 of the frame, sides of at most LONGEST_WARPED.
+        motion: from the reference to the frame; places are rounded to 1/32 pixel.
+
+    Returns:
+        (C, H, W) as the reference lies; outside of the frame the nearest pixel of its edge stands.
+    """
+    import cv2
+
+    matrix, size = _matrix(motion), planes.shape[:0:-1]
+    warped = [
+        cv2.warpAffine(
+            src=plane.numpy(),
+            M=matrix,
+            dsize=size,
+            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for plane in planes
+    ]
+    return torch.from_numpy(np.stack(warped))
 
 
 def _reduced(picture: Tensor, factor: int) -> Tensor:
