@@ -11,6 +11,7 @@ from torch import Tensor
 from restorekit.engine.picture import RestoreOptions, restore_image
 from restorekit.engine.reporter import SilentReporter
 from restorekit.errors import MemoryExhaustedError, RestorekitError, UsageError
+from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.models import create_model
 from restorekit.models.registry import Tiling
@@ -308,6 +309,35 @@ def test_values_beyond_black_and_white_are_scaled(scale: float, offset: float) -
     )
 
 
+@pytest.mark.parametrize("peak", [10.0, 500.0, -500.0])
+@pytest.mark.parametrize("crop", [None, (70, 40, 50, 40)])
+def test_a_small_highlight_changes_nothing_around_it(
+    peak: float, crop: tuple[int, int, int, int] | None
+) -> None:
+    noise = torch.randn(3, 120, 160, generator=torch.Generator().manual_seed(0))
+    image = picture(120, 160).with_pixels(0.5 + 15 / 255 * noise)
+    bright = image.with_pixels(image.pixels.clone())
+    bright.pixels[:, 50:57, 80:87] = peak
+    options = RestoreOptions(device="cpu", dtype="float32", crop=crop)
+    model = loaded(BlendModel(BlendConfig(gain=0.1)))
+    plain, expected = restore_image(image, model, options)
+    restored, report = restore_image(bright, model, options)
+    changed = (restored.pixels - plain.pixels).abs().amax(0) > 1e-5
+    assert changed.count_nonzero() == 9 * 9
+    assert report.noise == pytest.approx(expected.noise, rel=0.05)
+    assert report.warnings == ()
+    kept, _ = restore_image(bright, identity(), options)
+    x, y, width, height = crop or (0, 0, 160, 120)
+    torch.testing.assert_close(kept.pixels, bright.pixels[:, y : y + height, x : x + width])
+
+
+def test_a_large_bright_area_is_the_scale_of_the_picture() -> None:
+    image = picture(40, 50)
+    image.pixels[:, :5] = 50
+    _, report = restore_image(image, identity(), RestoreOptions(device="cpu", noise=5))
+    assert report.warnings == ("its values reach from 0 to 50, which were taken for 0 and 1",)
+
+
 def test_noise_beyond_black_and_white_is_not_scaled() -> None:
     image = picture(40, 50)
     noise = torch.randn(image.pixels.shape, generator=torch.Generator().manual_seed(0))
@@ -399,3 +429,74 @@ def test_noise_that_was_measured_on_a_mosaic_clipped_at_black_is_not_trusted() -
     assert restore_image(clipped, identity(), replace(options, noise=stated))[1].warnings == ()
     assert restore_image(known, identity(), options)[1].warnings == ()
     assert restore_image(image, identity(), options)[1].warnings == ()
+
+
+def hot_mosaic(count: int) -> tuple[Image, Image]:
+    """Return a noisy mosaic of 120 000 samples, and the same with hot pixels in plane R."""
+    noise = torch.randn(4, 150, 200, generator=torch.Generator().manual_seed(0))
+    sound = picture(150, 200, Layout.BAYER).with_pixels(0.05 + 0.005 * noise)
+    hot = sound.with_pixels(sound.pixels.clone())
+    places = torch.cartesian_prod(torch.arange(1, 150, 6), torch.arange(1, 200, 6))[:count]
+    hot.pixels[0, places[:, 0], places[:, 1]] = 0.8
+    return sound, hot
+
+
+def slight() -> LoadedModel:
+    """Return a network that changes every value a little."""
+    return loaded(BlendModel(BlendConfig(1e-3)))
+
+
+def test_hot_pixels_are_repaired_before_the_noise_is_measured() -> None:
+    sound, hot = hot_mosaic(200)
+    options = RestoreOptions(device="cpu", dtype="float32")
+    _, expected = restore_image(sound, slight(), options)
+    restored, report = restore_image(hot, slight(), options)
+    assert isinstance(report.noise, NoiseProfile)
+    assert isinstance(expected.noise, NoiseProfile)
+    assert report.noise.read == pytest.approx(expected.noise.read, rel=0.05)
+    assert restored.pixels.max() < 0.1
+    assert ((restored.pixels - hot.pixels).abs() > 0.1).count_nonzero() == 200
+    assert report.warnings == ("hot or dead pixels repaired: 200",)
+    assert expected.warnings == ()
+
+
+def test_a_few_hot_pixels_are_repaired_without_a_word() -> None:
+    _, hot = hot_mosaic(5)
+    restored, report = restore_image(hot, slight(), RestoreOptions(device="cpu"))
+    assert restored.pixels.max() < 0.1
+    assert report.warnings == ()
+
+
+def test_strength_mixes_hot_pixels_too() -> None:
+    _, hot = hot_mosaic(200)
+    options = RestoreOptions(device="cpu", dtype="float32")
+    full, _ = restore_image(hot, slight(), options)
+    half, _ = restore_image(hot, slight(), replace(options, strength=0.5))
+    none, _ = restore_image(hot, slight(), replace(options, strength=0))
+    torch.testing.assert_close(half.pixels, (hot.pixels + full.pixels) / 2)
+    assert torch.equal(none.pixels, hot.pixels)
+
+
+def test_hot_pixels_outside_of_a_crop_stay() -> None:
+    _, hot = hot_mosaic(200)
+    options = RestoreOptions(device="cpu", crop=(0, 0, 100, 60))
+    restored, report = restore_image(hot, slight(), options)
+    part = slice(0, (60 + 8) // 2), slice(0, (100 + 8) // 2)
+    assert restored.pixels[0][part].max() < 0.1
+    repaired = ((restored.pixels - hot.pixels).abs() > 0.1)[0]
+    assert repaired.count_nonzero() == repaired[part].count_nonzero() == 6 * 9
+    assert report.warnings == ("hot or dead pixels repaired: 54",)
+
+
+def test_hot_pixels_stay_where_the_network_changes_nothing() -> None:
+    _, hot = hot_mosaic(5)
+    restored, _ = restore_image(hot, identity(), RestoreOptions(device="cpu", dtype="float32"))
+    assert torch.equal(restored.pixels, hot.pixels)
+
+
+def test_noise_clipped_at_black_is_not_taken_for_hot_pixels() -> None:
+    noise = torch.randn(4, 200, 200, generator=torch.Generator().manual_seed(0))
+    light = torch.linspace(-0.2, 0.3, 200).clamp_min(0) - 0.005
+    image = picture(200, 200, Layout.BAYER).with_pixels((light + 0.005 * noise).clamp_min(0))
+    restored, _ = restore_image(image, identity(), RestoreOptions(device="cpu", dtype="float32"))
+    assert torch.equal(restored.pixels, image.pixels)

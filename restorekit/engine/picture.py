@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from restorekit.engine.domain import clipped_at_black, enter, measure_noise
+from restorekit.engine.domain import clipped_at_black, enter, measure_noise, mosaic_noise
 from restorekit.engine.guard import guarded
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
@@ -15,11 +15,18 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import raw
+from restorekit.ops.hot_pixels import repaired
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
 _FAR_BEYOND = 2.0
 """How far values lie beyond black or white that no noise takes there."""
+_LITTLE_BEYOND = 0.5
+"""How far a network may see highlights lie beyond white; brighter ones disturb what is around."""
+_FEW = 0.01
+"""Largest share of values far beyond that are highlights and not the scale of the picture."""
+_MANY_HOT = 1e-4
+"""Share of hot pixels that a sensor in order does not have."""
 _CLIPPED = (
     "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
     "state it by --noise SHOT,READ"
@@ -81,7 +88,7 @@ class RestoreReport:
         noise: what the network was told: steps of 0..255, or the profile of a RAW picture.
         seconds_model: time in the network and its tiles.
         warnings: what the user should know.
-        denoised_by: model that denoised the mosaic first, if one did; the noise is what it was
+        denoised_by: model that denoised the picture first, if one did; the noise is what it was
             told.
     """
 
@@ -111,8 +118,10 @@ def restore_image(
     returned; a mosaic comes back whole, restored where the crop needs it, since only a whole mosaic
     can be developed. What a network does that is not told how much is wrong passes the guard.
 
-    A grey picture that is stored as RGB stays grey. Values far beyond black and white are scaled to
-    lie between them, and back. Where the noise is 0 the picture stays as it is.
+    A grey picture that is stored as RGB stays grey. A few values far beyond black and white keep
+    what they have beyond; where they are many, all are scaled to lie between, and back. Hot and
+    dead pixels of a mosaic are repaired before its noise is measured. Where the noise is 0 the
+    picture stays as it is, and where the network changes nothing its pixels do.
 
     Args:
         image: RGB, grey, or the packed planes of a mosaic.
@@ -133,26 +142,31 @@ def restore_image(
         pixels = restored.pixels.expand(3, -1, -1).contiguous()
         return replace(restored, pixels=pixels, layout=Layout.RGB), report
     if _exceeds_white(image):
-        return _restore_scaled(image, model, options, reporter)
+        return _restore_far_beyond(image, model, options, reporter)
     task = TASKS.get(model.card.task)
     if image.layout is Layout.BAYER and task is not None and not task.takes_mosaics:
         raise UsageError(f"{model.card.name} restores developed pictures; develop the RAW first")
     network = model.model
     inference = Inference(network, options.device, options.dtype, options.tile, reporter)
-    noise = measure_noise(image, network.spec, options.noise)
+    sound = _repaired(image, options.noise)
+    noise = measure_noise(sound, network.spec, options.noise)
     x, y, width, height = stored_part(image, options.crop)
-    part = image.crop(x, y, width, height)
+    part, sound = (whole.crop(x, y, width, height) for whole in (image, sound))
     pixels = part.pixels
     if noise != 0:
-        domain = enter(part, model.card, noise)
+        domain = enter(sound, model.card, noise)
         results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
         if task is not None and not task.takes_noise_level:
             seen = (domain.values[list(planes)] for planes in domain.passes)
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
         pixels = domain.leave(results)
+        if image.layout is Layout.BAYER:
+            pixels = torch.where(pixels == sound.pixels, part.pixels, pixels)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
-    warnings = (_CLIPPED,) if _is_guessed(noise, image, options) else ()
+    warnings = _many_repaired(part, sound)
+    if _is_guessed(noise, image, options):
+        warnings = (*warnings, _CLIPPED)
     report = report_of(inference, noise, warnings)
     image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     if options.crop is None or image.layout is not Layout.BAYER:
@@ -169,6 +183,22 @@ def _exceeds_white(image: Image) -> bool:
     return image.layout is not Layout.BAYER and beyond
 
 
+def _restore_far_beyond(
+    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
+) -> tuple[Image, RestoreReport]:
+    """Restore a picture and lay its few highlights on it again; where they are many, scale it."""
+    beyond = (image.pixels < -_FAR_BEYOND) | (image.pixels > 1 + _FAR_BEYOND)
+    if beyond.count_nonzero() > _FEW * beyond.numel():
+        return _restore_scaled(image, model, options, reporter)
+    usual = image.with_pixels(image.pixels.clamp(-_LITTLE_BEYOND, 1 + _LITTLE_BEYOND))
+    restored, report = restore_image(usual, model, options, reporter)
+    x, y, width, height = stored_part(image, options.crop)
+    part, usual = (whole.crop(x, y, width, height) for whole in (image, usual))
+    beyond_usual = restored.pixels + (part.pixels - usual.pixels)
+    left_alone = restored.pixels == usual.pixels
+    return restored.with_pixels(torch.where(left_alone, part.pixels, beyond_usual)), report
+
+
 def _restore_scaled(
     image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
 ) -> tuple[Image, RestoreReport]:
@@ -181,6 +211,27 @@ def _restore_scaled(
     return restored.with_pixels(restored.pixels * span + low), replace(
         report, warnings=(*report.warnings, note)
     )
+
+
+def _repaired(image: Image, given: float | NoiseProfile | None) -> Image:
+    """Return a mosaic without hot and dead pixels, and other pictures as they are."""
+    if image.layout is not Layout.BAYER:
+        return image
+    noise = given if isinstance(given, NoiseProfile) else image.metadata.noise
+    if noise is None:
+        clipped = clipped_at_black(image)
+        noise = mosaic_noise(image, None) if clipped else NoiseProfile(0, 0)
+    cfa = image.metadata.cfa or "RGGB"
+    return image.with_pixels(repaired(image.pixels, cfa, noise.shot, noise.read))
+
+
+def _many_repaired(image: Image, sound: Image) -> tuple[str, ...]:
+    """Return what is to be said of a mosaic's repair, which is nothing where it is the usual."""
+    if image.layout is not Layout.BAYER:
+        return ()
+    count = int((sound.pixels != image.pixels).sum())
+    usual = count <= _MANY_HOT * image.pixels.numel()
+    return () if usual else (f"hot or dead pixels repaired: {count}",)
 
 
 def check_finite(image: Image) -> None:
