@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from restorekit.errors import UsageError
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 
 
@@ -24,6 +25,9 @@ class Layout(Enum):
     RGB = "rgb"
     GRAY = "gray"
     BAYER = "bayer"
+
+
+_PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,16 @@ class Image:
     metadata: Metadata = field(default_factory=Metadata)
     alpha: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a picture, without a look at the values.
+
+        Raises:
+            UsageError: pixels or alpha are no floating-point tensor of the planes of the layout.
+        """
+        _check_planes(f"{self.layout.value} pixels", self.pixels, _PLANES[self.layout])
+        if self.alpha is not None:
+            _check_planes("alpha", self.alpha, 1)
+
     @property
     def height(self) -> int:
         """Return the rows of one plane."""
@@ -141,3 +155,22 @@ class Image:
         rows, columns = slice(y, y + height), slice(x, x + width)
         alpha = None if self.alpha is None else self.alpha[:, rows, columns]
         return replace(self, pixels=self.pixels[:, rows, columns], alpha=alpha)
+
+
+def _check_planes(name: str, planes: torch.Tensor, count: int) -> None:
+    if not isinstance(planes, torch.Tensor):
+        given = type(planes).__name__
+        raise UsageError(f"{name} must be a tensor of PyTorch, not {given}; see torch.from_numpy")
+    shape = tuple(planes.shape)
+    if len(shape) != 3 or shape[0] != count or 0 in shape:
+        raise UsageError(
+            f"{name} must have the shape ({count}, height, width), not {shape}; "
+            "see torch.Tensor.permute"
+        )
+    if not planes.is_floating_point():
+        raise UsageError(
+            f"{name} must be floating point, black 0 and white 1, not {planes.dtype}; "
+            "convert and divide by white"
+        )
+    if planes.requires_grad:
+        raise UsageError(f"{name} must carry no gradients; call detach() first")

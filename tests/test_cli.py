@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,6 +112,44 @@ def test_the_record_names_the_noise_that_was_used(denoise: Run, tmp_path: Path) 
     shot, read = record["noise"]
     assert shot >= 0
     assert read >= 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("denoise", "a.png", "--dry-run", "--model", ""),
+        ("burst", "a.png", "--dry-run", "--model", ""),
+        ("inspect", "a.png", "--model", ""),
+        ("eval", "--task", "denoise", "--data", ".", "--model", ""),
+        ("train", "--from", ""),
+        ("models", "info", ""),
+    ],
+)
+def test_an_empty_model_is_not_the_default(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    result = run(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("restorekit: error: the model is an empty word")
+
+
+def test_pictures_that_are_passed_over_are_said_once(denoise: Run, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    for name in ("b.heic", "c.heic"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    result = denoise(tmp_path, "--dry-run")
+    [line] = result.err.splitlines()
+    assert line == (
+        "restorekit: warning: passed over pictures of formats that are not supported (2 HEIC); "
+        "convert them to PNG or TIFF first"
+    )
+    assert (result.code, denoise(tmp_path, "--dry-run", "-q").err) == (0, "")
+    (tmp_path / "a.png").unlink()
+    result = denoise(tmp_path, "-q")
+    assert result.code == 66
+    assert "only pictures of formats that are not supported (2 HEIC)" in result.err
 
 
 def test_a_crop_is_no_dng(denoise: Run, tmp_path: Path) -> None:
@@ -391,6 +430,32 @@ def test_what_cannot_be_said_leaves_the_exit_code(
     assert stop.value.code == 66
     with suppress(OSError):
         stream.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["denoise", "--help"], ["--version"]])
+def test_a_full_disk_ends_the_help_like_any_command(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "restorekit", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 73
+    [line] = result.stderr.splitlines()
+    assert "No space left on device" in line
+    assert "internal" not in line
+
+
+def test_no_place_for_a_pipe_names_the_remedy(
+    denoise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    result = denoise("-", "-o", tmp_path / "a.png")
+    assert (result.code, result.out) == (73, "")
+    assert result.err.endswith("; set TMPDIR to a folder that has room\n")
 
 
 def test_a_picture_that_is_not_there_cannot_be_inspected(run: Run, tmp_path: Path) -> None:

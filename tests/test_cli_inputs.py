@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from restorekit.cli.options import parse_noise
 from restorekit.cli.output import combined_exit_code, plain
 from restorekit.cli.restore import parse_crop
 from restorekit.cli.targets import Destination, parse_destination, picture_format, plan_targets
-from restorekit.errors import UsageError
+from restorekit.errors import OutputError, UsageError
 
 
 def touch(*paths: Path) -> None:
@@ -21,7 +22,7 @@ def touch(*paths: Path) -> None:
 def found(
     *words: str | Path, recursive: bool = False, kept_out: Path | None = None
 ) -> tuple[list[str], list[str]]:
-    sources, missing = find_sources(
+    sources, missing, _ = find_sources(
         [str(word) for word in words], recursive=recursive, task="denoise", kept_out=kept_out
     )
     return [source.place.as_posix() for source in sources], missing
@@ -84,6 +85,23 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     assert found(tmp_path, recursive=True) == (["a.png"], [shut])
     assert str(not_there([shut])) == f"{shut}: this folder cannot be read"
+
+
+def test_an_earlier_output_is_known_by_a_name_of_two_lines(tmp_path: Path) -> None:
+    touch(tmp_path / "a\nb.png", tmp_path / "a\nb_denoise.png")
+    assert found(tmp_path) == (["a\nb.png"], [])
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.HEIC", tmp_path / "sub" / "c.heif")
+    touch(tmp_path / "sub" / "d.jxl", tmp_path / "e.txt", tmp_path / ".f.heic")
+    for word in (tmp_path, tmp_path / "*"):
+        sources, missing, passed = find_sources(
+            [str(word)], recursive=True, task="denoise", kept_out=None
+        )
+        assert [source.path.name for source in sources] == ["a.png"]
+        assert (missing, passed) == ([], {"HEIC": 2, "JPEG XL": 1})
+    assert found(tmp_path / "*.HEIC") == ([], [])
 
 
 def test_an_output_named_by_hand_is_an_input(tmp_path: Path) -> None:
@@ -239,6 +257,7 @@ def test_a_link_to_nowhere_is_missing(tmp_path: Path) -> None:
         (b"MM\0*........", "stdin.tif"),
         (b"FUJIFILMCCD-RAW ", "stdin.raf"),
         (b"\0\0\0\x18ftypcrx ", "stdin.cr3"),
+        (b"\0\0\0\x20ftypavif", "stdin.avif"),
         (b"IIRO\x08\0\0\0", "stdin.orf"),
         (b"IIU\0\x18\0\0\0", "stdin.rw2"),
         (b"", "stdin"),
@@ -250,6 +269,15 @@ def test_a_pipe_is_kept_under_the_suffix_of_its_content(
     source = spool(io.BytesIO(head), tmp_path)
     assert source.path == tmp_path / name
     assert source.path.read_bytes() == head
+
+
+def test_a_pipe_that_fills_the_disk_names_the_remedy(tmp_path: Path) -> None:
+    class Flood(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match="No space left on device.*; set TMPDIR"):
+        spool(Flood(), tmp_path)
 
 
 def test_crop_and_noise_are_read() -> None:

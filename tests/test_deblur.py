@@ -50,7 +50,8 @@ def inner(pixels: Tensor) -> Tensor:
 def photograph(light: Tensor, psf: Tensor, sigma: float, generator: torch.Generator) -> Image:
     encoded = linear_to_srgb(inner(convolve(light, psf)).clamp(0, 1))
     noisy = encoded + sigma / 255 * torch.randn(encoded.shape, generator=generator)
-    return Image((noisy.clamp(0, 1) * 255).round() / 255, Transfer.SRGB, Layout.RGB)
+    layout = Layout.GRAY if len(encoded) == 1 else Layout.RGB
+    return Image((noisy.clamp(0, 1) * 255).round() / 255, Transfer.SRGB, layout)
 
 
 def best_wiener(image: Image, psf: Tensor, clean: Tensor) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
 import tifffile
 import torch
@@ -178,6 +179,18 @@ def test_kinds_of_png(tmp_path: Path, data: bytes, expected: list[list[int]], pe
     image = read_image(tmp_path / "a.png")
     assert samples(image, peak).tolist() == [expected]
     assert image.transfer is Transfer.SRGB
+
+
+def test_what_libpng_warns_of_is_said_by_the_picture(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(8, 0, b"\0\1\2" + bytes(500), (2, 1)))
+    assert read_image(path).metadata.warnings == ("the PNG has a fault: IDAT: Too much image data",)
+    path.write_bytes(png(8, 0, b"\0\1\2", (0, 1)))
+    with pytest.raises(DecodeError, match="is damaged: it states 0 x 1 pixels"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_interlaced_16_bit_png(tmp_path: Path) -> None:
@@ -363,7 +376,7 @@ def test_grey_stays_grey(tmp_path: Path, format: str) -> None:
         assert written.mode == "L"
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "AVIF", "PNG"])
 def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path: Path, format: str) -> None:
     frames = [PIL.Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (0, 255)]
     path = tmp_path / "a.bin"
@@ -400,10 +413,78 @@ def test_content_decides_and_not_the_suffix(tmp_path: Path, suffix: str) -> None
 def test_suffixes() -> None:
     for name in ("a.png", "A.JPG", "a.jpeg", "a.tif", "a.TIFF", "a.webp", "a.bmp", "a.dng"):
         assert is_image_path(Path(name))
+    assert is_image_path(Path("a.avif"))
     assert not is_image_path(Path("a.txt"))
+    assert not is_image_path(Path("a.heic"))
     assert not is_image_path(Path("png"))
     assert is_raw_path(Path("a.DNG"))
     assert not is_raw_path(Path("a.png"))
+
+
+# AVIF
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_avif_keeps_its_depth(tmp_path: Path, bits: int, channels: int) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    array = noise(24, 32, channels, dtype=dtype) >> (0 if bits == 8 else 16 - bits)
+    subsampling = "400" if channels == 1 else "444"
+    planes = array[..., 0] if channels == 1 else array
+    data = imagecodecs.avif_encode(planes, 100, bitspersample=bits, pixelformat=subsampling)
+    (tmp_path / "a.avif").write_bytes(data)
+    image = read_image(tmp_path / "a.avif")
+    assert image.metadata.bit_depth == 8 * array.itemsize
+    assert image.metadata.png_chunks == ()
+    assert np.array_equal(samples(image, 2**bits - 1), array)
+
+
+def test_avif_keeps_what_it_says_beside_its_pixels(tmp_path: Path) -> None:
+    exif, profile = PIL.Image.Exif(), PIL.ImageCms.createProfile("sRGB")
+    exif[274], exif[271] = 6, "Maker"
+    profile = PIL.ImageCms.ImageCmsProfile(profile).tobytes()
+    data = encoded(smooth(), "AVIF", exif=exif, icc_profile=profile, xmp=b"<x/>")
+    (tmp_path / "a.avif").write_bytes(data)
+    metadata = read_image(tmp_path / "a.avif").metadata
+    assert (metadata.orientation, metadata.make) == (6, "Maker")
+    assert (metadata.icc_profile, metadata.xmp) == (profile, b"<x/>")
+
+
+def test_wide_colours_of_avif_reach_a_png_and_are_missed_in_a_jpeg(tmp_path: Path) -> None:
+    data = bytearray(imagecodecs.avif_encode(smooth(), 100, pixelformat="444"))
+    at = data.index(b"colrnclx") + 8
+    struct.pack_into(">HH", data, at, 9, 16)  # BT.2020, PQ
+    (tmp_path / "a.avif").write_bytes(data)
+    image = read_image(tmp_path / "a.avif")
+    assert image.metadata.png_chunks == ((b"cICP", bytes((9, 16, 0, 1))),)
+    assert write_image(image, tmp_path / "b.png") == []
+    assert read_image(tmp_path / "b.png").metadata.png_chunks == image.metadata.png_chunks
+    [note] = write_image(image, tmp_path / "b.jpg")
+    assert "cICP" in note
+
+
+@pytest.mark.parametrize(
+    ("head", "suffix", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", ".png", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", ".png", "HEIC"),
+        (b"\xff\x0a", ".png", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", ".png", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", ".png", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51", ".png", "JPEG 2000"),
+        (b"\0\0\x02", ".tga", "TGA"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named_with_a_remedy(
+    tmp_path: Path, head: bytes, suffix: str, name: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(head + bytes(40))
+    with pytest.raises(
+        DecodeError, match=f"{name} pictures are not supported; convert it to PNG"
+    ) as error:
+        read_image(path)
+    one_line(error, path)
 
 
 # Depth and layout on the way out
@@ -482,6 +563,8 @@ def tiff(array: Array, **options: Any) -> bytes:
         encoded(smooth(), "JPEG", progressive=True),
         encoded(smooth(), "WEBP"),
         encoded(smooth(), "WEBP", lossless=True),
+        encoded(smooth(), "AVIF"),
+        imagecodecs.avif_encode(noise(64, 96, 3, dtype=np.uint16) >> 6, 90, bitspersample=10),
         encoded(smooth(), "BMP"),
         encoded(smooth(), "PPM"),
         encoded(smooth(), "TIFF", compression="tiff_lzw"),
@@ -550,6 +633,7 @@ def test_damage_gives_a_picture_or_a_decode_error(tmp_path: Path, data: st.DataO
         imagecodecs.png_encode(smooth(9, 11)),
         encoded(smooth(9, 11), "JPEG"),
         encoded(smooth(9, 11), "WEBP"),
+        encoded(smooth(9, 11), "AVIF"),
         encoded(smooth(9, 11), "GIF"),
         encoded(smooth(9, 11), "BMP"),
         tiff(smooth(9, 11), compression="zlib", predictor=2),

@@ -1,5 +1,6 @@
 """The commands, and the exit code of every foreseen error."""
 
+import errno
 import io
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from restorekit.cli.inspect import inspect
 from restorekit.cli.output import BROKEN_PIPE, say, write_line
 from restorekit.cli.restore import examples, restore_command
 from restorekit.cli.train import train
-from restorekit.errors import RestorekitError
+from restorekit.errors import OutputError, RestorekitError
 from restorekit.tasks import TASKS
 
 app = typer.Typer(
@@ -76,6 +77,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if message:
             say(f"error: {message}")
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        say(f"error: cannot write: {error.strerror}")
+        return OutputError.exit_code
     except SystemExit as stop:
         if stop.code == 1:  # what rich makes of a broken pipe, as below a long help text
             return BROKEN_PIPE

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restorekit.cli.inputs import find_sources, not_there, nothing_there
+from restorekit.cli.inputs import find_sources, not_there, nothing_there, passed_over
 from restorekit.cli.options import (
     NOISE_HELP,
     NOISE_METAVAR,
@@ -26,7 +26,7 @@ from restorekit.cli.options import (
     parse_noise,
     prepare,
 )
-from restorekit.cli.output import RecordWriter
+from restorekit.cli.output import RecordWriter, say
 from restorekit.cli.progress import reporting
 from restorekit.cli.targets import parse_destination, picture_format, plan_targets
 from restorekit.cli.work import STREAM
@@ -97,13 +97,15 @@ def burst(
         raise UsageError("a burst is read from files and written to a file, not through a pipe")
     destination = parse_destination(output)
     chosen = picture_format(destination, to)
-    sources, missing = find_sources(
+    sources, missing, passed = find_sources(
         inputs, recursive=recursive, task=TASK.name, kept_out=destination.folder
     )
     if missing:
         raise not_there(missing)
     if not sources:
-        raise nothing_there(inputs)
+        raise nothing_there(inputs, passed)
+    if passed and not quiet:
+        say(f"warning: passed over {passed_over(passed)}")
 
     from restorekit.engine.frames import group_files
     from restorekit.engine.merge import BurstJob, merge_files, plan_bursts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from restorekit.cli.output import plain, say, write_json, write_line
-from restorekit.errors import UnavailableError
+from restorekit.errors import NoInputError, UnavailableError
 
 if TYPE_CHECKING:
     from restorekit.hub import ModelCard
@@ -125,6 +125,8 @@ def import_checkpoint(
     """Convert a published KBNet checkpoint to a model folder, without running what it holds."""
     from restorekit import hub
 
+    if not checkpoint.exists():
+        raise NoInputError(f"{checkpoint}: no such file")
     card = hub.import_checkpoint(checkpoint, folder, name or folder.resolve().name, task=task)
     _write_cards([card], output_format)
 

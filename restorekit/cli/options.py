@@ -77,9 +77,24 @@ def model_option(task: Task) -> Any:
         own += f", of Bayer RAW files {task.default_bayer_model},"
     return typer.Option(
         metavar="MODEL",
+        callback=not_empty,
         help=f"A bundled name (see models ls; {own} without it), a model "
         "folder, or USER/REPO@REVISION of the Hugging Face Hub.",
     )
+
+
+def not_empty(model: str | None) -> str | None:
+    """Refuse the empty name of an unset shell variable, which would pass for no name at all.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if model == "":
+        raise UsageError(
+            "the model is an empty word, as of an unset shell variable; "
+            "name one, or leave the option out"
+        )
+    return model
 
 
 def prepare(*, offline: bool, quiet: bool, verbose: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from restorekit.cli.main import SIGNALS
+from restorekit.cli.options import not_empty
 from restorekit.cli.output import say, write_line
 from restorekit.cli.progress import reporting
 from restorekit.errors import UsageError
@@ -28,7 +29,8 @@ def train(
         Path | None, typer.Option("--output", "-o", help="Folder of the run.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Model whose weights are the start.")
+        str | None,
+        typer.Option("--from", callback=not_empty, help="Model whose weights are the start."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, crops and noise.")] = None,

@@ -10,8 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restorekit.cli.inputs import Source, find_sources, not_there, nothing_there, spool
-from restorekit.cli.output import RecordWriter, quiet_pipe
+from restorekit.cli.inputs import (
+    Source,
+    find_sources,
+    not_there,
+    nothing_there,
+    passed_over,
+    spool,
+)
+from restorekit.cli.output import RecordWriter, quiet_pipe, say
 from restorekit.cli.targets import (
     Destination,
     parse_destination,
@@ -142,6 +149,7 @@ def find_work(
     recursive: bool,
     chosen: str | None,
     task: str,
+    quiet: bool,
     pipe_folder: Callable[[], Path],
 ) -> Work:
     """Turn the words of the command line into inputs and outputs.
@@ -152,6 +160,7 @@ def find_work(
         recursive: whether folders are walked.
         chosen: picture format of --to.
         task: name of the task.
+        quiet: whether pictures that are passed over go unsaid.
         pipe_folder: makes a folder for a picture of a pipe, which lasts as long as the run.
 
     Raises:
@@ -174,13 +183,13 @@ def find_work(
     if from_stdin:
         sources = [spool(sys.stdin.buffer, pipe_folder())]
     else:
-        sources, missing = find_sources(
+        sources, missing, passed = find_sources(
             words, recursive=recursive, task=task, kept_out=destination.folder
         )
-    if not sources:
-        if missing:
-            raise not_there(missing)
-        raise nothing_there(words)
+        if not sources:
+            raise not_there(missing) if missing else nothing_there(words, passed)
+        if passed and not quiet:
+            say(f"warning: passed over {passed_over(passed)}")
     if to_stdout:
         if len(sources) > 1:
             raise UsageError(f"standard output takes one picture, not {len(sources)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,9 +83,12 @@ def locate(reference: str, *, offline: bool = False) -> tuple[ModelCard, Path | 
         The card, and the weights file where it should be; None if it was not downloaded yet.
 
     Raises:
+        UsageError: the reference is empty.
         UnavailableError: there is no such model.
         ConfigError: its card is wrong.
     """
+    if not reference:
+        raise UsageError("the model is an empty word, as of an unset shell variable; name one")
     bundled = bundled_cards()
     if reference in bundled:
         return bundled[reference], weights_folder() / bundled[reference].file
@@ -249,7 +253,9 @@ def import_checkpoint(path: Path, folder: Path, name: str, *, task: str = "denoi
     if (folder / CARD_FILE).exists():
         raise OutputError(f"{folder} holds a model already; name another folder")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of pickles that it did not write
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UnavailableError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # a damaged pickle may fail in any way

@@ -18,7 +18,7 @@ from restorekit.errors import (
 )
 from restorekit.image import Image, Layout, Metadata
 from restorekit.io.atomic import atomic_path
-from restorekit.io.checks import check_file
+from restorekit.io.checks import UNREAD_SUFFIXES, check_file
 from restorekit.io.exif import exif_of_tiff
 from restorekit.io.ifd import read_header, read_ifd
 from restorekit.io.metadata import carried, with_exif
@@ -26,6 +26,7 @@ from restorekit.io.rgb import READ_SUFFIXES, read_rgb, write_rgb
 
 __all__ = [
     "FORMATS",
+    "UNREAD_SUFFIXES",
     "check_format",
     "is_image_path",
     "is_raw_path",

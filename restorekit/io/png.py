@@ -6,11 +6,14 @@ put in here.
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
 
 import imagecodecs
 import numpy as np
@@ -40,7 +43,7 @@ def read_png(path: Path, max_megapixels: float) -> Image:
     """Read a PNG file; palettes and transparent colours are expanded.
 
     Raises:
-        DecodeError: it is too large.
+        DecodeError: it is empty or too large.
         Exception: whatever the codec raises on a damaged file.
     """
     data = path.read_bytes()
@@ -48,9 +51,10 @@ def read_png(path: Path, max_megapixels: float) -> Image:
     check_size(path, width, height, max_megapixels)
     chunks = list(_chunks(data))
     pixels = b"".join(data[start:end] for kind, start, end in chunks if kind in _PIXEL_CHUNKS)
-    samples = np.atleast_3d(imagecodecs.png_decode(SIGNATURE + pixels))
+    with _heard() as notes:
+        samples = np.atleast_3d(imagecodecs.png_decode(SIGNATURE + pixels))
     bits = 8 * samples.dtype.itemsize
-    metadata = Metadata(path=path, bit_depth=bits)
+    metadata = Metadata(path=path, bit_depth=bits, warnings=tuple(notes))
     metadata = _with_chunks(metadata, data, chunks)
     return to_image(samples, 2**bits - 1, samples.shape[2] in (2, 4), metadata)
 
@@ -74,8 +78,8 @@ def lost_chunks(metadata: Metadata) -> list[str]:
     notes = []
     if gamma or not chunks.get(b"cICP", _CICP_OF_SRGB).startswith(_CICP_OF_SRGB):
         notes.append(
-            "the PNG states by gAMA or cICP that its colours are not those of sRGB, which was left "
-            "out: they will look different"
+            "the file states by gAMA or cICP that its colours are not those of sRGB, which was "
+            "left out: they will look different"
         )
     if chunks.keys() & set(PNG_TEXTS):
         notes.append("the text chunks of the PNG were left out")
@@ -130,6 +134,26 @@ def _with_metadata(encoded: bytes, metadata: Metadata) -> bytes:
     if metadata.xmp:
         parts.append(_chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp))
     return b"".join([*parts, encoded[_HEADER_END:]])
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect what libpng warns of in this thread, which imagecodecs logs."""
+    notes: list[str] = []
+    thread, logger = get_ident(), logging.getLogger("imagecodecs")
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                fault = record.getMessage().removeprefix("PNG warning: ")
+                notes.append(f"the PNG has a fault: {fault}")
+
+    listener = Listener()
+    logger.addHandler(listener)
+    try:
+        yield notes
+    finally:
+        logger.removeHandler(listener)
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:

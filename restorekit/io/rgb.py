@@ -1,8 +1,8 @@
-"""Finished pictures: PNG, JPEG, TIFF, WebP and the 8-bit formats that Pillow knows.
+"""Finished pictures: PNG, JPEG, TIFF, WebP, AVIF and the 8-bit formats that Pillow knows.
 
 PNG is coded by imagecodecs and TIFF by tifffile, which keep 16 bits and more. Pillow reads the
-rest, 16 bits of PGM and PPM apart, and imageio writes it. Pixels stay in stored order, with the
-orientation in the metadata, and count as sRGB-encoded.
+rest, samples of AVIF and 16 bits of PGM and PPM apart, and imageio writes it. Pixels stay in stored
+order, with the orientation in the metadata, and count as sRGB-encoded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import PIL.ImageFile
 
 from restorekit.errors import DecodeError
 from restorekit.image import Image, Layout, Metadata
-from restorekit.io.checks import check_size
+from restorekit.io.avif import avif_colours, avif_samples
+from restorekit.io.checks import check_size, why_unread
 from restorekit.io.exif import exif_of_shot
 from restorekit.io.metadata import carried, with_exif
 from restorekit.io.png import SIGNATURE, lost_chunks, read_png, write_png
@@ -34,10 +35,10 @@ from restorekit.io.tiff import SIGNATURES, read_tiff, write_tiff
 
 READ_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
-    + (".pcx", ".qoi")
+    + (".pcx", ".qoi", ".avif")
 )
 
-_PILLOW_FORMATS = ("JPEG", "WEBP", "GIF", "BMP", "PPM", "PCX", "QOI")
+_PILLOW_FORMATS = ("JPEG", "WEBP", "GIF", "BMP", "PPM", "PCX", "QOI", "AVIF")
 _PILLOW_MODES = {
     "1": "L",
     "L": "L",
@@ -111,17 +112,25 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
             mode += "A"
         if picture.format in ("JPEG", "MPO") and not _jpeg_ends(path):
             raise DecodeError(f"{path}: the file is damaged or cut off: its end is missing")
-        samples = np.atleast_3d(np.asarray(picture.convert(mode)))
+        animated = getattr(picture, "is_animated", False)
+        avif = path.read_bytes() if picture.format == "AVIF" else b""
+        if avif and not animated:  # imagecodecs crashes on the first of many
+            samples, white = avif_samples(avif)
+        else:
+            samples, white = np.atleast_3d(np.asarray(picture.convert(mode))), 255
+        icc_profile = picture.info.get("icc_profile")
         metadata = Metadata(
             path=path,
-            icc_profile=picture.info.get("icc_profile"),
+            bit_depth=8 * samples.itemsize,
+            png_chunks=() if icc_profile else avif_colours(avif),
+            icc_profile=icc_profile,
             xmp=picture.info.get("xmp"),
             iptc=_iptc(picture),
             resolution=_resolution(picture),
-            warnings=(FIRST_ONLY,) if getattr(picture, "is_animated", False) else (),
+            warnings=(FIRST_ONLY,) if animated else (),
         )
         metadata = with_exif(metadata, picture.info.get("exif"))
-    return to_image(samples, 255, mode.endswith("A"), metadata)
+    return to_image(samples, white, samples.shape[2] in (2, 4), metadata)
 
 
 def _pnm_white(picture: PIL.ImageFile.ImageFile) -> int:
@@ -149,7 +158,7 @@ def _open_pillow(path: Path) -> Iterator[PIL.ImageFile.ImageFile]:
         try:
             picture = PIL.Image.open(path, formats=_PILLOW_FORMATS)
         except PIL.UnidentifiedImageError:
-            raise DecodeError(f"{path}: this is no picture in a known format") from None
+            raise DecodeError(f"{path}: {why_unread(path)}") from None
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
     with picture:

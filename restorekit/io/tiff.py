@@ -39,7 +39,8 @@ _EXIF_TAGS = (MAKE, MODEL, ARTIST, COPYRIGHT, EXIF_IFD, GPS_IFD)
 _INCHES = {2: 1.0, 3: 1 / 2.54}
 _LAYOUT_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, *range(317, 326), 338, 339}
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+for library in ("tifffile", "imagecodecs"):
+    logging.getLogger(library).addHandler(logging.NullHandler())
 
 
 def read_tiff(path: Path, max_megapixels: float) -> Image:
@@ -56,7 +57,8 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
     ):
         page = tiff.pages.first
         check_size(path, page.imagewidth, page.imagelength * page.imagedepth, max_megapixels)
-        check_size(path, page.tilewidth, page.tilelength, max_megapixels)
+        if page.is_tiled:
+            check_size(path, page.tilewidth, page.tilelength, max_megapixels)
         _check(path, tiff, data)
         samples, peak, notes = _decoded(page)
         colours = 1 if page.photometric in (0, 1) else 3
