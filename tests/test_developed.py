@@ -1,4 +1,4 @@
-"""RAW pictures of tasks that restore developed ones."""
+"""Noisy and RAW pictures of tasks that restore developed ones without noise."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -156,3 +156,36 @@ def test_shown_noise_is_what_balanced_and_encoded_pixels_scatter(
     balance = torch.tensor((2.0, 1.0, 1.0, 1.5)).view(4, 1, 1)
     shown = linear_to_srgb((light + scatter) * balance) - linear_to_srgb(light * balance)
     assert shown_noise(mosaic, noise) == pytest.approx(255 * float(shown.std()), rel=0.05)
+
+
+def finished(path: Path, sigma: float, size: tuple[int, int] = (160, 200)) -> Path:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    light = 0.45 + 0.2 * np.sin(rows / 9) + 0.2 * np.cos(columns / 13)
+    pixels = torch.from_numpy(light).float().expand(3, -1, -1).clone()
+    pixels += torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)) * sigma / 255
+    io.write_image(Image(pixels.clamp(0, 1), Transfer.SRGB, Layout.RGB, Metadata()), path)
+    return path
+
+
+@pytest.mark.parametrize("task", ["deblur", "derain"])
+def test_a_noisy_picture_is_denoised_first(task: str, tmp_path: Path) -> None:
+    source = finished(tmp_path / "noisy.png", 12)
+    record, restored = run(source, task)
+    assert record.denoised_by == "kbnet_xs.gaussian"
+    assert isinstance(record.noise, float)
+    assert record.noise == pytest.approx(12, rel=0.2)
+    left, _ = run(source, task, denoise=False)
+    assert left.denoised_by is None
+    before = io.read_image(source).pixels
+    cropped, part = run(source, task, crop=(40, 30, 64, 48))
+    assert cropped.denoised_by == "kbnet_xs.gaussian"
+    assert part.shape == (3, 48, 64)
+    _, none = run(source, task, strength=0.0)
+    assert torch.equal(none, before)
+    truth = io.read_image(finished(tmp_path / "truth.png", 0)).pixels
+    assert (restored - truth).square().mean() < 0.2 * (before - truth).square().mean()
+
+
+def test_a_picture_with_little_noise_is_not_denoised_first(tmp_path: Path) -> None:
+    record, _ = run(finished(tmp_path / "quiet.png", 2), "deblur")
+    assert record.denoised_by is None

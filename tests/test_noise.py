@@ -12,7 +12,7 @@ from restorekit.ops.noise import (
     estimate_noise_profile,
     estimate_noise_std,
     fine_and_coarse_noise_std,
-    is_smoothed,
+    is_camera_noise,
 )
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
@@ -183,7 +183,20 @@ def test_letters_on_a_clipped_page_are_no_noise(generator):
     for row in range(4):
         page[:, 50 * row + 4 : 50 * row + 22, 10:310] = 1 - letters[:, :18, :].repeat(1, 1, 5)
     assert estimate_noise_std(page) == 0
-    assert not is_smoothed(page)
+    assert not is_camera_noise(page)
+
+
+@pytest.mark.parametrize("ground", [0.0, 1.0])
+def test_noise_counts_where_most_of_a_picture_has_none(ground, generator):
+    scene = smooth_scene(generator)
+    noisy = (scene + torch.randn(scene.shape, generator=generator) * 15 / 255).clamp(0, 1)
+    page = torch.full_like(scene, ground)
+    height, width = scene.shape[1:]
+    part = (..., slice(0, int(0.6 * height)), slice(0, int(0.6 * width)))
+    page[part] = noisy[part]
+    assert 255 * estimate_noise_std(page) == pytest.approx(15, rel=0.15)
+    page[part] = scene[part]
+    assert 255 * estimate_noise_std(page) < 1
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
@@ -197,7 +210,7 @@ def test_smoothed_noise_is_told_from_white_noise(generator):
     scene = smooth_scene(generator)
     noise = torch.randn(1, *scene.shape, generator=generator) * 15 / 255
     smoothed = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
-    assert not is_smoothed((scene + noise[0]).clamp(0, 1))
-    assert is_smoothed((scene + smoothed[0]).clamp(0, 1))
-    assert not is_smoothed(smoothed[0, :, :40, :40])
-    assert not is_smoothed(torch.full((3, 200, 200), 0.5))
+    assert not is_camera_noise((scene + noise[0]).clamp(0, 1))
+    assert is_camera_noise((scene + smoothed[0]).clamp(0, 1))
+    assert not is_camera_noise(smoothed[0, :, :40, :40])
+    assert not is_camera_noise(torch.full((3, 200, 200), 0.5))

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from restorekit.cli.inputs import temporary_space
 from restorekit.cli.options import (
     NOISE_HELP,
     NOISE_METAVAR,
@@ -97,7 +98,7 @@ def restore_command(task: Task) -> Callable[..., None]:
             typer.Option(
                 "--no-denoise",
                 hidden=task.takes_mosaics,
-                help="Leave the noise of RAW pictures, which is removed first where it shows.",
+                help="Leave the noise, which is removed first where it shows.",
             ),
         ] = False,
         psf: Annotated[
@@ -145,7 +146,8 @@ def restore_command(task: Task) -> Callable[..., None]:
         with ExitStack() as folders:
 
             def pipe_folder() -> Path:
-                return Path(folders.enter_context(TemporaryDirectory(prefix="restorekit-")))
+                with temporary_space():
+                    return Path(folders.enter_context(TemporaryDirectory(prefix="restorekit-")))
 
             work = find_work(
                 inputs,
@@ -153,6 +155,7 @@ def restore_command(task: Task) -> Callable[..., None]:
                 recursive=recursive,
                 chosen=to,
                 task=task.name,
+                quiet=quiet,
                 pipe_folder=pipe_folder,
             )
             _check_format(task, work, window)

@@ -24,6 +24,7 @@ from restorekit.degradations.noise import (
 from restorekit.degradations.photographs import (
     as_file,
     defocused,
+    grainy,
     mostly,
     photographed,
     rainy,
@@ -49,6 +50,7 @@ __all__ = [
     "depth_blur",
     "disk_psf",
     "gaussian_noise",
+    "grainy",
     "jpeg",
     "line_psf",
     "mosaic",

@@ -43,6 +43,10 @@ LARGEST_SMOOTHING = 2.5, 6.0
 _LEAST_SMOOTHING = 0.1
 CAMERA_JPEG_SHARE = 0.7
 CAMERA_JPEG_QUALITIES = 75, 100
+SHARED_SHARE = 0.5
+"""Share of white noises that all colours have in common, to a varying extent."""
+WHITE_JPEG_QUALITIES = 60, 100
+GREY_SHARE = 0.1
 
 
 def rainy(
@@ -121,7 +125,8 @@ def photographed(
         spared: share of pictures without noise.
 
     Returns:
-        the picture in steps of 1/255, and the same without noise and compression.
+        the picture in steps of 1/255, and the same without noise and compression; both are grey
+        in one case of ten.
     """
     camera = sample_camera((), generator)
     planes = mosaic(unprocess(clean, camera))
@@ -142,7 +147,31 @@ def photographed(
     noisy = truth + noise
     if _chance(CAMERA_JPEG_SHARE, generator):
         noisy = random_jpeg(noisy, *CAMERA_JPEG_QUALITIES, generator)
+    if _chance(GREY_SHARE, generator):
+        noisy, truth = (luma(picture).expand_as(picture) for picture in (noisy, truth))
     return (noisy.clamp(0, 1) * 255).round() / 255, truth
+
+
+def grainy(clean: Tensor, std: float, generator: Generator) -> Tensor:
+    """Add white noise, which colours may share, and often store the picture as JPEG.
+
+    Args:
+        clean: the picture.
+        std: deviation of the noise in units of white.
+        generator: source of all draws.
+
+    Returns:
+        the picture in steps of 1/255.
+    """
+    noise = torch.randn(clean.shape, generator=generator)
+    if _chance(SHARED_SHARE, generator):
+        shared = torch.rand((), generator=generator).sqrt()
+        common = torch.randn(clean[:1].shape, generator=generator)
+        noise = (1 - shared).sqrt() * noise + shared.sqrt() * common
+    noisy = clean + std * noise
+    if _chance(CAMERA_JPEG_SHARE, generator):
+        noisy = random_jpeg(noisy, *WHITE_JPEG_QUALITIES, generator)
+    return (noisy.clamp(0, 1) * 255).round() / 255
 
 
 def mostly(

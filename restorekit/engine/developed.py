@@ -1,4 +1,4 @@
-"""RAW pictures for what is restored after developing: rain and blur."""
+"""Noisy and RAW pictures for what expects developed ones without noise: rain and blur."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from restorekit.io import raw
 from restorekit.ops.color import linear_to_srgb
 
 NEGLIGIBLE = 1.0
+NOISY = 4 / 255
+"""Deviation of the noise up to which networks for rain and blur were trained."""
 _EVERY = 4
 
 Restore = Callable[[Image, RestoreOptions], tuple[Image, RestoreReport]]
@@ -56,7 +58,41 @@ def restore_developed(
         restored = restored.with_pixels(mixed)
     if denoiser is None or first is None:
         return restored, report
-    return restored, replace(
+    return restored, _joined(first, report, denoiser)
+
+
+def restore_denoised(
+    image: Image,
+    denoiser: LoadedModel,
+    restore: Restore,
+    options: RestoreOptions,
+    reporter: Reporter,
+) -> tuple[Image, RestoreReport]:
+    """Denoise a finished picture and restore it.
+
+    Args:
+        image: RGB or grey.
+        denoiser: of such pictures; the noise is measured.
+        restore: restores the denoised picture.
+        options: how. At a strength below 1 the result is mixed with the picture as it was.
+        reporter: told of the tiles.
+
+    Raises:
+        RestorekitError: as restore_image says.
+    """
+    whole = replace(options, strength=1.0)
+    cleaned, first = restore_image(image, denoiser, replace(whole, crop=None), reporter)
+    restored, report = restore(cleaned, whole)
+    if options.strength < 1:
+        before = image if options.crop is None else image.crop(*options.crop)
+        mixed = torch.lerp(before.pixels, restored.pixels, options.strength)
+        restored = restored.with_pixels(mixed)
+    return restored, _joined(first, report, denoiser)
+
+
+def _joined(first: RestoreReport, report: RestoreReport, denoiser: LoadedModel) -> RestoreReport:
+    """Return the report of a picture that was denoised before it was restored."""
+    return replace(
         report,
         fallbacks=(*first.fallbacks, *report.fallbacks),
         noise=first.noise,

@@ -102,13 +102,19 @@ def measure_noise(
     return None
 
 
-def default_model(task: Task, layout: Layout, *, smoothed: bool = False) -> str:
-    """Return the bundled model of a task for pictures of a layout, whose noise may be smoothed."""
-    own = {
-        Layout.GRAY: task.default_gray_model,
-        Layout.BAYER: task.default_bayer_model,
-        Layout.RGB: task.default_photo_model if smoothed else None,
-    }[layout]
+def default_model(task: Task, layout: Layout, *, from_camera: bool = False) -> str:
+    """Return the bundled model of a task for a layout.
+
+    Args:
+        task: names the models.
+        layout: of the picture.
+        from_camera: whether a finished picture has noise as cameras and JPEG leave it.
+    """
+    own = task.default_bayer_model if layout is Layout.BAYER else None
+    if from_camera:
+        own = task.default_photo_model
+    elif layout is Layout.GRAY:
+        own = task.default_gray_model
     return own if own in bundled_cards() else task.default_model
 
 

@@ -106,7 +106,7 @@ def merge_files(
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
         smoothed = all(frame.smoothed for frame in frames)
-        denoiser = loaded(default_model(TASKS["denoise"], frames[0].layout, smoothed=smoothed))
+        denoiser = loaded(default_model(TASKS["denoise"], frames[0].layout, from_camera=smoothed))
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))

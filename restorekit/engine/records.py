@@ -64,8 +64,8 @@ class FileRecord:
         fallbacks: what had to give way, in plain words.
         seconds: time spent on this file, reading and writing included.
         seconds_model: time of it in the network and its tiles.
-        denoised_by: model that denoised the mosaic of a RAW picture before the model did its work;
-            the noise is what it was told.
+        denoised_by: model that denoised the picture, or the mosaic of a RAW one, before the model
+            did its work; the noise is what it was told.
         psf: picture of the known blur that was undone, with the model as prior.
         warnings: what the user should know.
         version: of this record's shape.

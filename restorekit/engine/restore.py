@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
-from restorekit.engine.developed import restore_developed
+from restorekit.engine.developed import NOISY, restore_denoised, restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
 from restorekit.engine.domain import default_model
 from restorekit.engine.picture import RestoreOptions, RestoreReport, check_finite, restore_image
@@ -24,11 +24,12 @@ from restorekit.engine.records import (
     noise_numbers,
 )
 from restorekit.engine.reporter import NamingReporter, Reporter
+from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
-from restorekit.ops.noise import is_smoothed
+from restorekit.ops.noise import estimate_noise_std, is_camera_noise
 from restorekit.tasks import TASKS, Task
 
 __all__ = [
@@ -81,7 +82,7 @@ def restore_files(
 
     Raises:
         UnavailableError: the model or the device is not there.
-        UsageError: the device has no such name, or the psf is none.
+        UsageError: the device has no such name, the psf is none, or the model is for bursts.
         DecodeError: the psf cannot be read.
     """
     choose_device(options.device)
@@ -132,7 +133,13 @@ class _Run:
         self._psf = None if options.psf is None else read_psf(options.psf)
         denoise = TASKS["denoise"]
         self._default = task.default_model if self._psf is None else denoise.default_model
-        self._load(options.model or self._default)
+        chosen = self._load(options.model or self._default)
+        if chosen.model.spec.frames > 1:
+            raise UsageError(f"{chosen.card.name} is a model for bursts; see restorekit burst")
+        self._warnings: tuple[str, ...] = ()
+        if self._psf is None and chosen.card.task != task.name:
+            learnt = f"{chosen.card.name} was trained to {chosen.card.task}, not to {task.name}"
+            self._warnings = (learnt,)
 
     def _load(self, reference: str) -> LoadedModel:
         if reference not in self._models:
@@ -143,12 +150,16 @@ class _Run:
         """Return the chosen model, or the task's own for the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        smoothed = False
-        measured = self._options.noise is None and image.layout is Layout.RGB
-        if self._task.default_photo_model is not None and measured:
+        return self._load(self._default_for(image, self._task))
+
+    def _default_for(self, image: Image, task: Task) -> str:
+        """Return the bundled model of a task that fits the noise of the picture."""
+        from_camera = False
+        measured = self._options.noise is None and image.layout is not Layout.BAYER
+        if task.default_photo_model is not None and measured:
             check_finite(image)
-            smoothed = is_smoothed(image.to_srgb().pixels)
-        return self._load(default_model(self._task, image.layout, smoothed=smoothed))
+            from_camera = is_camera_noise(image.to_srgb().pixels)
+        return default_model(task, image.layout, from_camera=from_camera)
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""
@@ -192,7 +203,7 @@ class _Run:
                 seconds_model=report.seconds_model,
                 denoised_by=report.denoised_by,
                 psf=None if self._options.psf is None else str(self._options.psf),
-                warnings=(*work.record.warnings, *report.warnings),
+                warnings=(*work.record.warnings, *self._warnings, *report.warnings),
             )
             return replace(work, record=record, image=restored)
 
@@ -201,17 +212,25 @@ class _Run:
     def _restored(
         self, image: Image, model: LoadedModel, reporter: Reporter
     ) -> tuple[Image, RestoreReport]:
+        options, denoise = self._options, TASKS["denoise"]
+
         def restore(image: Image, options: RestoreOptions) -> tuple[Image, RestoreReport]:
             if self._psf is None:
                 return restore_image(image, model, options, reporter)
             return deconvolve(image, self._psf, model, options, reporter)
 
-        if image.layout is not Layout.BAYER or self._task.takes_mosaics:
-            return restore(image, self._options)
-        denoiser = None
-        if self._options.denoise:
-            denoiser = self._load(default_model(TASKS["denoise"], image.layout))
-        return restore_developed(image, denoiser, restore, self._options, reporter)
+        if image.layout is Layout.BAYER and not self._task.takes_mosaics:
+            denoiser = None
+            if options.denoise:
+                denoiser = self._load(default_model(denoise, image.layout))
+            return restore_developed(image, denoiser, restore, options, reporter)
+        if self._task.takes_noise_level or self._psf is not None or not options.denoise:
+            return restore(image, options)
+        check_finite(image)
+        if options.noise is not None or estimate_noise_std(image.to_srgb().pixels) < NOISY:
+            return restore(image, options)
+        denoiser = self._load(self._default_for(image, denoise))
+        return restore_denoised(image, denoiser, restore, options, reporter)
 
     def write(self, work: _Work) -> FileRecord:
         """Write the restored picture and return the final record."""

@@ -16,7 +16,14 @@ _PATCH = 6
 _SURROUNDINGS = 24
 _PATCHES = 40_000
 _COARSER = 1.4
+_SEEN = 1.5 / 255
+_SHARED = 1.2
 _MOST = 1.5
+_STILL = 1e-6
+_MOSTLY_STILL, _HARDLY_STILL, _LEAST_NOISY = 0.2, 0.05, 0.02
+"""Share of the residual that is 0, in a picture of which a part has no noise and in the
+neighbourhood of pixels of the other; and share of the picture that this has at least."""
+_NEIGHBOURS = 33
 
 
 def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
@@ -182,10 +189,26 @@ def fine_and_coarse_noise_std(pixels: Tensor) -> tuple[float, float]:
     return fine, coarse if coarse > _COARSER * fine else fine
 
 
-def is_smoothed(pixels: Tensor) -> bool:
-    """Return whether the noise of (C, H, W) encoded pixels is coarser than white noise."""
-    fine, coarse = fine_and_coarse_noise_std(pixels)
-    return coarse > fine
+def is_camera_noise(pixels: Tensor) -> bool:
+    """Return whether noise is that of a finished photograph, not that of every colour by itself.
+
+    It is coarser than white noise where a camera has smoothed it. In the chroma of a JPEG hardly
+    any is left, so that the colours share what there is.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey, encoded.
+    """
+    planes = _bands(pixels.float())
+    fine, coarse = fine_and_coarse_noise_std(planes)
+    return coarse > fine or (fine > _SEEN and _is_shared(planes))
+
+
+def _is_shared(planes: Tensor) -> bool:
+    """Return whether the mean of three colours is noisier than that of independent ones."""
+    if len(planes) != 3 or (planes == planes[:1]).all():
+        return False
+    each = sum(_white_noise_std(plane[None]) ** 2 for plane in planes)
+    return 9 * _white_noise_std(planes.mean(0, keepdim=True)) ** 2 > _SHARED**2 * each
 
 
 def _white_noise_std(planes: Tensor) -> float:
@@ -238,7 +261,18 @@ def _sum_of_windows(values: Tensor, side: int) -> Tensor:
 
 
 def _deviation_of_residual(planes: Tensor) -> float:
-    """Return the deviation that the median of the residual tells, which texture raises."""
+    """Return the deviation that the median of the residual tells, which texture raises.
+
+    Where a picture is partly without any noise, as around a cut-out, only the rest counts, unless
+    that is as sparse as letters on a page.
+    """
     if min(planes.shape[-2:]) < 3:
         return 0.0
-    return float(_residual(planes).abs().median() / 0.6745)
+    residual = _residual(planes).abs_()
+    still = (residual < _STILL).all(0).float()
+    if still.mean() > _MOSTLY_STILL and min(still.shape) >= _NEIGHBOURS:
+        noisy = _sum_of_windows(still, _NEIGHBOURS) < _HARDLY_STILL * _NEIGHBOURS**2
+        edge = _NEIGHBOURS // 2
+        if noisy.float().mean() > _LEAST_NOISY:
+            residual = residual[:, edge:-edge, edge:-edge][:, noisy]
+    return float(residual.median() / 0.6745)

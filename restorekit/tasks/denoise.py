@@ -15,7 +15,7 @@ FACTOR_SHARE = 0.8
 FACTORS = 0.25, 7.0
 """Share of RAW pictures whose noise is weaker or stronger than sample_noise_levels has it, and the
 range of the factors of its deviation."""
-WHITE_SHARE = 0.2
+WHITE_SHARE = 0.35
 LARGEST_WHITE = 40 / 255
 """Share of photographs with white noise, and its largest deviation."""
 
@@ -75,7 +75,7 @@ def photo(clean: Tensor, generator: Generator) -> Batch:
     """
     import torch
 
-    from restorekit.degradations import gaussian_noise, photographed
+    from restorekit.degradations import grainy, photographed
     from restorekit.models.registry import Batch
 
     truths = clean[..., : clean.shape[-2] // 2 * 2, : clean.shape[-1] // 2 * 2].clone()
@@ -83,7 +83,7 @@ def photo(clean: Tensor, generator: Generator) -> Batch:
     for number, picture in enumerate(truths):
         white, strength = torch.rand(2, generator=generator).tolist()
         if white < WHITE_SHARE:
-            noisy[number] = gaussian_noise(picture, LARGEST_WHITE * strength, generator)
+            noisy[number] = grainy(picture, LARGEST_WHITE * strength, generator)
         else:
             noisy[number], truths[number] = photographed(picture, generator)
     return Batch(noisy, truths, (noisy - truths).std((1, 2, 3), keepdim=True))

@@ -105,7 +105,7 @@ def main() -> None:
                 like = frames[0] if frames else None
                 frames.append(inspect_frame(str(name), partial(same, image), options.noise, like))
             smoothed = all(frame.smoothed for frame in frames)
-            own = default_model(TASKS["denoise"], images[0].layout, smoothed=smoothed)
+            own = default_model(TASKS["denoise"], images[0].layout, from_camera=smoothed)
             denoiser = denoisers(own)
             merged, report = merge_burst(frames, network, denoiser, options)
             [reference] = [n for n, f in enumerate(report.frames) if f.status == "reference"]
