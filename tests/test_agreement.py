@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from restorekit.ops.agreement import agreement
+from restorekit.image import NoiseProfile
+from restorekit.ops.agreement import agreement, light_gain
 from restorekit.ops.alignment import Motion
 from restorekit.ops.gaussian import blurred
-from tests.shaken import seeded, seen, texture
+from tests.shaken import GAINS, noisy, seeded, seen, texture
 
 
 def scene(channels: int = 4, contrast: float = 60.0) -> Tensor:
@@ -74,3 +75,36 @@ def test_a_blur_keeps_the_mean_and_reduces_the_noise_as_stated() -> None:
         result = blurred(noise + 5, deviation)
         assert float(result.mean()) == pytest.approx(5, abs=0.02)
         assert float(result.std()) == pytest.approx(1 / (2 * torch.pi**0.5 * deviation), rel=0.05)
+
+
+@pytest.mark.parametrize("noise", GAINS, ids=["gain1", "gain2", "gain3", "gain4"])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_light_of_a_frame_is_found_beside_what_moved(noise: NoiseProfile, share: float) -> None:
+    clean = texture(192, 256, seed=3, channels=4) * 0.4
+    moved = clean.clone()
+    thing = (..., slice(int(share * 256)))
+    moved[thing] = 0.9 * texture(192, 256, seed=4, channels=4)[thing]
+    usable = torch.ones(192, 256, dtype=torch.bool)
+    for gain in (0.75, 1.0, 1.15, 1.4):
+        base, other = noisy(clean, noise, 0), noisy(moved / gain, noise, 1)
+        found = light_gain(base, other, usable, noise.shot, noise.read)
+        assert found == 1 if gain == 1 else found == pytest.approx(gain, rel=0.02)
+
+
+def test_correlated_noise_is_no_other_light() -> None:
+    clean, usable = 0.1 * texture(192, 256, seed=3), torch.ones(192, 256, dtype=torch.bool)
+    shot, read = GAINS[2].shot / 6, GAINS[2].read / 6**0.5
+    for seed in range(0, 40, 2):
+        base, other = (blurred(noisy(clean, GAINS[2], seed + frame), 0.7) for frame in (0, 1))
+        assert light_gain(base, other, usable, shot, read) == 1
+
+
+def test_light_that_cannot_be_told_is_left_as_it_is() -> None:
+    dark = noisy(torch.zeros(3, 128, 128), GAINS[1], 0)
+    usable = torch.ones(128, 128, dtype=torch.bool)
+    assert light_gain(dark, dark / 2, usable, GAINS[1].shot, GAINS[1].read) == 1
+    black = torch.zeros(3, 128, 128)
+    assert light_gain(black, black, usable, 1e-6, 0.0) == 1
+    bright = texture(128, 128, seed=3, channels=3)
+    assert light_gain(bright, bright / 2, ~usable, 1e-6, 0.0) == 1
+    assert light_gain(bright, bright / 2, usable, 1e-6, 0.0) == pytest.approx(2)

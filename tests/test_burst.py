@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -148,6 +149,61 @@ def test_frames_of_a_bracket_are_brought_to_one_exposure() -> None:
     assert float((merged.pixels - clean[0])[middle].mean().abs()) < 2e-3
 
 
+@pytest.mark.parametrize("noise", GAINS[:3], ids=["gain1", "gain2", "gain3"])
+def test_frames_of_drifting_light_are_brought_to_that_of_the_reference(noise: NoiseProfile) -> None:
+    clean = clean_frames(texture(240, 280, seed=17, channels=4) * 0.7, 6)
+    lights = [1 + 0.05 * number for number in range(6)]
+    drifting = [light * frame for light, frame in zip(lights, clean, strict=True)]
+    merged, report = merge_burst(
+        in_memory(shots(drifting, noise), 0), mean_of_burst(), identity(), CPU
+    )
+    steady, before = merge_burst(
+        in_memory(shots(clean, noise), 0), mean_of_burst(), identity(), CPU
+    )
+    for found, usual, light in zip(report.frames[1:], before.frames[1:], lights[1:], strict=True):
+        assert found.status == "merged"
+        assert found.stops == pytest.approx(math.log2(light), abs=0.02)
+        assert found.weight == pytest.approx(usual.weight, abs=0.03)
+        assert usual.stops == 0
+    middle = (slice(None), slice(20, -20), slice(20, -20))
+    left, least = ((p.pixels - clean[0])[middle].square().mean() for p in (merged, steady))
+    assert float(left) < 1.1 * float(least)
+
+
+def test_a_frame_of_quite_another_light_is_rejected_for_it() -> None:
+    clean = clean_frames(texture(240, 280, seed=18, channels=4), 3)
+    frames = in_memory(shots([*clean[:2], 0.6 * clean[2]], GAINS[0]), reference=0)
+    _, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    assert [frame.status for frame in report.frames] == ["reference", "merged", "rejected"]
+    assert report.frames[2].reason is not None
+    assert "0.7 stops darker than the reference" in report.frames[2].reason
+    assert report.frames[2].stops == pytest.approx(math.log2(0.6), abs=0.02)
+
+
+def test_copies_of_frames_are_left_out_and_named() -> None:
+    clean = clean_frames(texture(240, 280, seed=19, channels=4), 3)
+    images = shots(clean, GAINS[1])
+    again = [*images, images[1], images[0], images[2]]
+    merged, report = merge_burst(in_memory(again, 0), mean_of_burst(), identity(), CPU)
+    assert [frame.status for frame in report.frames[:3]] == ["reference", "merged", "merged"]
+    assert [(frame.status, frame.reason) for frame in report.frames[3:]] == [
+        ("rejected", f"a copy of {name}") for name in ("1.dng", "0.dng", "2.dng")
+    ]
+    without, _ = merge_burst(in_memory(images, 0), mean_of_burst(), identity(), CPU)
+    assert torch.equal(merged.pixels, without.pixels)
+
+
+def test_copies_alone_give_the_single_frame_result(denoiser: LoadedModel) -> None:
+    clean = linear_to_srgb(texture(96, 128, seed=20, channels=3))
+    generator = torch.Generator().manual_seed(20)
+    noise = 0.1 * torch.randn(clean.shape, generator=generator)
+    image = Image((clean + noise).clamp(0, 1), Transfer.SRGB, Layout.RGB)
+    merged, report = merge_burst(in_memory([image] * 4, 0), mean_of_burst(), denoiser, CPU)
+    assert [frame.reason for frame in report.frames[1:]] == ["a copy of 0.dng"] * 3
+    single, _ = restore_image(image, denoiser, CPU)
+    torch.testing.assert_close(merged.pixels, single.pixels, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(("layout", "depth"), [(Layout.RGB, 8), (Layout.GRAY, 32)])
 def test_rgb_and_grey_frames_stay_what_they_are(
     layout: Layout, depth: int, denoiser: LoadedModel
@@ -247,6 +303,13 @@ def test_black_frames_without_noise_stay_black() -> None:
     frames = in_memory(shots([torch.zeros(4, 64, 64)] * 2, NoiseProfile(1e-6, 0.0)), reference=0)
     merged, _ = merge_burst(frames, load_model("ame_kpn.burst8"), identity(), CPU)
     assert float(merged.pixels.abs().max()) < 1e-3
+
+
+def test_frames_without_noise_are_copies() -> None:
+    planes = texture(64, 64, seed=21, channels=4)
+    frames = in_memory(shots([planes] * 2, NoiseProfile(1e-12, 0.0)), reference=0)
+    _, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    assert report.frames[1].reason == "a copy of 0.dng"
 
 
 def test_tiles_do_not_show() -> None:

@@ -195,6 +195,17 @@ def test_an_unrelated_frame_is_named_in_a_warning(burst: Burst, tmp_path: Path) 
     assert result.records[0]["frames"][3]["status"] == "rejected"
 
 
+def test_copies_are_named_in_warnings(burst: Burst, tmp_path: Path) -> None:
+    [file] = write_frames(tmp_path, 1)
+    copy = tmp_path / "copy.dng"
+    copy.write_bytes(file.read_bytes())
+    result = burst(file, copy, "--format", "ndjson")
+    assert result.code == 0
+    assert f"{copy} is left out: a copy of {file}" in result.err
+    assert "the result is that of a single frame" in result.err
+    assert [frame["status"] for frame in result.records[0]["frames"]] == ["reference", "rejected"]
+
+
 def test_folders_are_bursts(burst: Burst, tmp_path: Path) -> None:
     for number, name in enumerate(("a", "b")):
         write_frames(tmp_path / "in" / name, 2, seed=number)

@@ -1,12 +1,13 @@
 """Merge the frames of a burst into one picture.
 
-Frames are laid on the sharpest of them, and count where they show what it shows. Three pictures are
-made of them. The network for single pictures denoises the reference, and the weighted mean of all
-frames, told for each pixel how much noise is left in it; the network for bursts sees all frames.
-The mean is cleanest where nothing is finer than the frames lie off each other, so it counts where
-it differs little from the denoised reference. Elsewhere the reference stands, and the weaker the
-noise, the more of the network for bursts with it. Where a thing moved, the reference stands alone,
-so that it leaves no trail.
+Frames are laid on the sharpest of them, in its light, and count where they show what it shows; a
+copy of another frame tells nothing new and is left out. Three pictures are made of them. The
+network for single pictures denoises the reference, and the weighted mean of all frames, told for
+each pixel how much noise is left in it; the network for bursts sees all frames. The mean is
+cleanest where nothing is finer than the frames lie off each other, so it counts where it differs
+little from the denoised reference. Elsewhere the reference stands, and the weaker the noise, the
+more of the network for bursts with it. Where a thing moved, the reference stands alone, so that it
+leaves no trail.
 """
 
 from __future__ import annotations

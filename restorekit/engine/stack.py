@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,14 +10,19 @@ from torch import Tensor
 
 from restorekit.engine.frames import Frame, guide, stabilised, stops_between
 from restorekit.image import Image, NoiseProfile, Transfer
-from restorekit.ops.agreement import agreement, slope_squared
-from restorekit.ops.alignment import align, warp_lanczos, warp_nearest
+from restorekit.ops.agreement import agreement, light_gain, slope_squared
+from restorekit.ops.alignment import Motion, align, warp_lanczos, warp_nearest
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.gaussian import blurred
 
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05
 _CLIPPED = 0.98
+_MOST_DRIFT = 0.5
+"""Stops by which the light may change beyond the exposure that the files state."""
+_COPIED = 0.05
+"""Difference of a frame from another, in units of their noise, up to which it is a copy."""
+_SAMPLES = 1 << 16
 _UNSTEADY = 0.5
 """Pixels that an edge in a frame may lie off; the mean trades its blur against noise."""
 
@@ -33,7 +39,7 @@ class FrameReport:
         rotation: its turn in degrees.
         inliers: share of its tiles that moved so.
         weight: share of the picture to which it added.
-        stops: of exposure above the reference.
+        stops: of light above the reference, by the exposure that its file states and as it shows.
         noise: shot and read in linear light.
     """
 
@@ -68,6 +74,7 @@ class Stack:
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
         self._values[0], self._weights[0] = self.pixels, 1
+        self._names = [reference.name]
         self.count = 1
         slope = slope_squared(blurred(stabilised(self.pixels, self.noise), 1.0)).mean(0)
         self._steady = slope.mul_(_UNSTEADY**2).add_(1).reciprocal_()
@@ -85,50 +92,93 @@ class Stack:
         return self._weights[: self.count]
 
     def add(self, frame: Frame) -> FrameReport:
-        """Lay a frame on the reference, unless there are enough or it shows another scene.
+        """Lay a frame on the reference, unless there are enough, or it is a copy or another scene.
+
+        It is brought to the light of the reference, by the exposure that its file states, and by
+        up to half a stop as it shows.
 
         Raises:
             DecodeError: it cannot be read any more.
         """
         stops = stops_between(self._reference.metadata, frame.metadata)
-        noise = (frame.noise.shot, frame.noise.read)
-        report = FrameReport(frame.name, "merged", stops=stops, noise=noise)
+        stated = (frame.noise.shot, frame.noise.read)
+        report = FrameReport(frame.name, "merged", stops=stops, noise=stated)
         if self.count == len(self._values):
             return replace(report, status="unneeded", reason=f"{self.count} others are sharper")
         gain = 2**-stops
-        common = _between(self.noise, frame.noise, gain)
         planes = frame.load().to_linear().pixels * gain
-        alignment = align(guide(self.pixels, common), guide(planes, common))
-        report = replace(report, inliers=alignment.inliers)
-        if alignment.inliers < _FEWEST_INLIERS:
-            reason = f"only {alignment.inliers:.0%} of its tiles fit the reference"
-            return replace(report, status="rejected", reason=reason)
-        smooth = warp_lanczos(planes, alignment.motion)
-        planes, inside = warp_nearest(planes, alignment.motion)
-        weights = agreement(stabilised(self.pixels, common), stabilised(smooth, common))
-        weights *= inside
-        if stops:
-            weights *= (planes < _CLIPPED * gain).all(0)
-        weight = float(weights.mean())
-        height, width = planes.shape[1:]
+        noise = _between(self.noise, frame.noise, gain)
+        motion, inliers, laid, inside = self._lay(planes, noise)
+        shown = inside & ((self.pixels < _CLIPPED) & (laid < _CLIPPED * gain)).all(0)
+        light = light_gain(self.pixels, laid, shown, noise.shot, noise.read)
+        if light != 1:
+            gain *= light
+            noise = _between(self.noise, frame.noise, gain)
+            motion, inliers, laid, inside = self._lay(planes.mul_(light), noise)
+        report = replace(report, inliers=inliers)
+        if inliers < _FEWEST_INLIERS:
+            return _rejected(report, f"only {inliers:.0%} of its tiles fit the reference")
+        height, width = laid.shape[1:]
         middle = complex(width - 1, height - 1) / 2
-        shift = (alignment.motion.place(middle) - middle) * (self._reference.size[0] // width)
+        shift = (motion.place(middle) - middle) * (self._reference.size[0] // width)
+        drift = -math.log2(light)
         report = replace(
             report,
             shift=(shift.real, shift.imag),
-            rotation=alignment.motion.degrees,
-            weight=weight,
+            rotation=motion.degrees,
+            stops=stops + drift,
         )
+        original = self._original(laid, shown, noise)
+        if original:
+            return _rejected(report, f"a copy of {original}")
+        smooth = warp_lanczos(planes, motion)
+        del planes
+        weights = agreement(stabilised(self.pixels, noise), stabilised(smooth, noise))
+        weights *= inside
+        if stops:
+            weights *= (laid < _CLIPPED * gain).all(0)
+        weight = float(weights.mean())
+        report = replace(report, weight=weight)
         if weight < _LEAST_WEIGHT:
-            reason = f"only {weight:.0%} of it shows what the reference shows"
-            return replace(report, status="rejected", reason=reason)
-        self._values[self.count], self._weights[self.count] = planes, weights
+            return _rejected(report, f"only {weight:.0%} of it shows what the reference shows")
+        if abs(drift) > _MOST_DRIFT:
+            more = f"{abs(drift):.1f} stops {'brighter' if drift > 0 else 'darker'}"
+            reason = f"it is {more} than the reference, which its exposure does not explain"
+            return _rejected(report, reason)
+        self._values[self.count], self._weights[self.count] = laid, weights
+        self._names.append(frame.name)
         self.count += 1
         weights *= self._steady
         self._sum += (linear_to_srgb(smooth) if self._encoded else smooth).mul_(weights)
         self._total += weights
         self._squares += weights.square_()
         return report
+
+    def _lay(self, planes: Tensor, noise: NoiseProfile) -> tuple[Motion, float, Tensor, Tensor]:
+        """Return how (C, H, W) planes moved, how many tiles so, them laid, and where they lie."""
+        alignment = align(guide(self.pixels, noise), guide(planes, noise))
+        return alignment.motion, alignment.inliers, *warp_nearest(planes, alignment.motion)
+
+    def _original(self, laid: Tensor, shown: Tensor, noise: NoiseProfile) -> str | None:
+        """Return the name of the frame of which another is a copy, by a sample of their pixels.
+
+        Two shots differ by the noise of both, unless black or white holds none.
+
+        Args:
+            laid: (C, H, W) linear, as it lies on the reference.
+            shown: (H, W) where it and the reference are not clipped to white.
+            noise: of both.
+        """
+        step = max(1, math.isqrt(shown.numel() // _SAMPLES))
+        part = (..., slice(None, None, step), slice(None, None, step))
+        sample = laid[part].half().float()
+        noisy = shown[part] & (sample > 0).all(0)
+        others = stabilised(self.values[part].float(), noise)
+        differences = (others - stabilised(sample, noise)).square_().mean(1)[:, noisy].mean(1) / 2
+        for name, difference in zip(self._names, differences.tolist(), strict=True):
+            if difference < _COPIED**2:
+                return name
+        return None
 
     def alone(self) -> Tensor:
         """Return (H, W): 1 where no frame shows what the reference shows, 0 where one does."""
@@ -150,6 +200,11 @@ class Stack:
         """Put (C, H, W) linear pixels where a frame shows something else than the reference."""
         for values, weights in zip(self.values[1:], self.weights[1:], strict=True):
             values.copy_(torch.lerp(pixels, values.float(), weights.float()))
+
+
+def _rejected(report: FrameReport, reason: str) -> FrameReport:
+    """Return the report of a frame that is left out."""
+    return replace(report, status="rejected", reason=reason)
 
 
 def _between(noise: NoiseProfile, other: NoiseProfile, gain: float) -> NoiseProfile:

@@ -1,4 +1,4 @@
-"""Where a frame of a burst shows what the reference shows, and where something moved."""
+"""Where a frame of a burst shows what the reference shows, in which light, and what moved."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ _DISPLACEMENT = 0.4
 _BRIGHTNESS = 0.01
 _MOST_EXCESS = 4.0
 _MARGIN = 3
+
+_BLOCK, _FEWEST_BLOCKS = 16, 16
+_LEAST_SIGNAL, _MOST_CLIPPED = 5.0, 0.05
+"""Deviations of the noise of a block, and share of its pixels, with which it tells the light."""
+_UNEVEN, _OUTLYING, _ROUNDS = 0.02, 2.5, 8
+"""Part of its brightness by which a block may be off beside the noise, and how many deviations."""
+_USUAL, _MOST_CORRELATED = 0.455, 6.0
+"""Median of the square of normal noise, and how many times the variance correlated noise has."""
+_LEAST_GAIN, _CERTAIN = 0.005, 5.0
+"""Smallest change of light, and how many times its error it must be."""
 
 
 def agreement(reference: Tensor, frame: Tensor) -> Tensor:
@@ -64,3 +74,47 @@ def slope_squared(planes: Tensor) -> Tensor:
     across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
     down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
     return across.square_() + down.square_()
+
+
+def light_gain(reference: Tensor, frame: Tensor, usable: Tensor, shot: float, read: float) -> float:
+    """Find by how much a frame must be brightened to show the light of the reference.
+
+    Means of 16x16 blocks are compared where signal is enough. Blocks that differ by another factor
+    than most, as of a thing that moved, do not count. Of the others it is the ratio of their sums,
+    which noise does not bias, as it would a mean of ratios or a line fitted to them. Where blocks
+    differ by more than their noise, as where it is correlated, less is taken for sure.
+
+    Args:
+        reference: (C, H, W) linear.
+        frame: (C, H, W) linear, laid on the reference.
+        usable: (H, W) where both have pixels, and none is clipped.
+        shot: of the noise of both.
+        read: of the noise of both.
+
+    Returns:
+        the gain; 1 if it is within 0.5 % or what noise makes of 1, or cannot be told.
+    """
+    base, other, shown = (
+        functional.avg_pool2d(plane[None], _BLOCK).flatten()
+        for plane in (reference.mean(0), frame.mean(0), usable.float())
+    )
+    level = ((base + other) / 2).clamp_min_(0)
+    noise = 2 * (shot * level + read**2) / (len(reference) * _BLOCK**2)
+    chosen = (shown > 1 - _MOST_CLIPPED) & (level > _LEAST_SIGNAL * noise.sqrt())
+    chosen &= base.minimum(other) > 0
+    base, other, variance = (v[chosen] for v in (base, other, noise + (_UNEVEN * level) ** 2))
+    if len(base) < _FEWEST_BLOCKS:
+        return 1.0
+
+    def surprise(gain: float) -> Tensor:
+        return (base - gain * other).square_() / variance
+
+    gains = 1.0, float((base / other).median())
+    gain = min(gains, key=lambda gain: float(surprise(gain).clamp_max_(_OUTLYING**2).sum()))
+    excess = surprise(gain).median() / _USUAL
+    variance *= excess.clamp_(1, _MOST_CORRELATED)
+    for _ in range(_ROUNDS):
+        fitting = surprise(gain) < _OUTLYING**2
+        gain = float(base[fitting].sum() / other[fitting].sum())
+    error = float(variance[fitting].sum().sqrt() / other[fitting].sum())
+    return gain if abs(gain - 1) > max(_LEAST_GAIN, _CERTAIN * error) else 1.0
