@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from restorekit.degradations import (
     as_file,
     defocused,
+    grainy,
     mostly,
     photographed,
     photographs,
@@ -155,6 +156,35 @@ def test_cameras_leave_noise_that_is_coarser_than_white_noise() -> None:
         correlation = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
         below.append(float(correlation) < 0.05)
     assert sum(below) < 8
+
+
+def test_colours_share_white_noise_to_a_varying_extent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "CAMERA_JPEG_SHARE", 0.0)
+    grey, shared = torch.full((3, 96, 96), 0.5), []
+    for seed in range(40):
+        noise = grainy(grey, 20 / 255, seeded(seed)) - grey
+        assert 255 * float(noise.std()) == pytest.approx(20, rel=0.05)
+        shared.append(float(noise.mean(0).var() / noise.var()))
+    alone = sum(share == pytest.approx(1 / 3, abs=0.02) for share in shared)
+    assert 10 < alone < 30
+    assert max(shared) > 0.9
+
+
+def test_noisy_files_have_the_noise_that_jpeg_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "SHARED_SHARE", 0.0)
+    grey, chroma = torch.full((3, 96, 96), 0.5), []
+    for seed in range(30):
+        noisy = grainy(grey, 20 / 255, seeded(seed))
+        torch.testing.assert_close(255 * noisy, (255 * noisy).round(), rtol=0, atol=1e-4)
+        chroma.append(float((noisy - luma(noisy)).std() / (noisy - grey).std()))
+    assert min(chroma) < 0.4 < 0.7 < max(chroma)
+
+
+def test_some_photographs_are_grey() -> None:
+    clean = scene(0)[:, :16, :16]
+    pairs = [photographed(clean, seeded(seed)) for seed in range(200)]
+    grey = [(noisy == noisy[:1]).all() and (truth == truth[:1]).all() for noisy, truth in pairs]
+    assert 8 < sum(map(bool, grey)) < 35
 
 
 def test_files_are_mostly_good() -> None:

@@ -69,6 +69,15 @@ def test_a_frame_states_its_noise_and_size() -> None:
     assert given == NoiseProfile(0.5, 0.5)
 
 
+def test_a_frame_has_no_hot_pixels() -> None:
+    planes = noisy(texture(100, 120, seed=2, channels=4) * 0.2, GAINS[0], 0)
+    hot = planes.clone()
+    hot[0, 10::20, 10::20] = 0.9
+    frame = inspect_frame("a", lambda: raw(hot, GAINS[0]))
+    assert float((frame.load().pixels - planes).abs().max()) < 0.2
+    assert frame.noise == GAINS[0]
+
+
 @pytest.mark.parametrize("side", [1, 3, 15])
 def test_a_frame_that_is_too_small_to_be_aligned_is_refused(side: int) -> None:
     small = Image(torch.rand(3, side, 40), Transfer.SRGB, Layout.RGB)

@@ -206,6 +206,17 @@ def test_noise_of_one_colour_counts(channel, generator):
     assert 255 * estimate_noise_std(scene) == pytest.approx(24 / 3**0.5, rel=0.1)
 
 
+def test_shared_noise_is_told_from_that_of_each_colour(generator):
+    scene = smooth_scene(generator)
+    own = torch.randn(scene.shape, generator=generator) * 12 / 255
+    assert not is_camera_noise((scene + own).clamp(0, 1))
+    assert is_camera_noise((scene + own[:1]).clamp(0, 1))
+    assert is_camera_noise(jpeg((scene + own).clamp(0, 1), 90))
+    grey = (scene[:1] + own[:1]).clamp(0, 1)
+    assert not is_camera_noise(grey)
+    assert not is_camera_noise(grey.expand(3, -1, -1))
+
+
 def test_smoothed_noise_is_told_from_white_noise(generator):
     scene = smooth_scene(generator)
     noise = torch.randn(1, *scene.shape, generator=generator) * 15 / 255

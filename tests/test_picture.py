@@ -500,3 +500,13 @@ def test_noise_clipped_at_black_is_not_taken_for_hot_pixels() -> None:
     image = picture(200, 200, Layout.BAYER).with_pixels((light + 0.005 * noise).clamp_min(0))
     restored, _ = restore_image(image, identity(), RestoreOptions(device="cpu", dtype="float32"))
     assert torch.equal(restored.pixels, image.pixels)
+
+
+def test_a_picture_without_noise_says_why_it_stays() -> None:
+    flat = picture(64, 64).with_pixels(torch.full((3, 64, 64), 0.5))
+    options = RestoreOptions(device="cpu")
+    restored, report = restore_image(flat, identity(), options)
+    assert torch.equal(restored.pixels, flat.pixels)
+    (warning,) = report.warnings
+    assert "shows no noise" in warning
+    assert restore_image(flat, identity(), replace(options, noise=0))[1].warnings == ()

@@ -7,6 +7,7 @@ import torch
 
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.train import train
+from restorekit.errors import ConfigError
 from restorekit.hub import load_model
 from restorekit.models import architectures, create_model
 from restorekit.models.registry import NoiseInput, count_parameters
@@ -94,3 +95,11 @@ def test_a_shrunken_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     card = load_model(config.run).card
     assert card.name == config.name
     assert card.layout == layout(path)
+
+
+def test_steps_beside_progressive_stages_are_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("progressive = [[2, 32, 4], [2, 48, 2]]")
+    with pytest.raises(ConfigError, match=r"recipe\.toml \(progressive\) have steps of their own"):
+        TrainConfig.read(recipe, {"steps": 5})
+    assert TrainConfig.read(recipe).total_steps == 4

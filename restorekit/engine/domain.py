@@ -14,6 +14,7 @@ from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.hot_pixels import repaired
 from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
 from restorekit.tasks import Task
 
@@ -123,6 +124,23 @@ def clipped_at_black(image: Image) -> bool:
     clipped = (image.pixels <= 0).float().mean().item()
     negative = (image.pixels < 0).float().mean().item()
     return clipped > _CLIPPED_SHARE and negative == 0
+
+
+def without_hot_pixels(image: Image, given: float | NoiseProfile | None) -> Image:
+    """Return a mosaic without its hot and dead pixels, and other pictures as they are.
+
+    Args:
+        image: the whole picture.
+        given: its noise, if the user states it.
+    """
+    if image.layout is not Layout.BAYER:
+        return image
+    noise = given if isinstance(given, NoiseProfile) else image.metadata.noise
+    if noise is None:
+        clipped = clipped_at_black(image)
+        noise = mosaic_noise(image, None) if clipped else NoiseProfile(0, 0)
+    cfa = image.metadata.cfa or "RGGB"
+    return image.with_pixels(repaired(image.pixels, cfa, noise.shot, noise.read))
 
 
 def mosaic_noise(image: Image, given: float | NoiseProfile | None) -> NoiseProfile:

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from restorekit.engine.domain import LEAST_SHOT, mosaic_noise
+from restorekit.engine.domain import LEAST_SHOT, mosaic_noise, without_hot_pixels
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.alignment import LONGEST_WARPED
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
-from restorekit.ops.noise import estimate_noise_profile, fine_and_coarse_noise_std
+from restorekit.ops.noise import (
+    colours_share_noise,
+    estimate_noise_profile,
+    fine_and_coarse_noise_std,
+)
 
 MOST_STOPS = 0.3
 _PAUSE = 2.0
@@ -38,12 +42,12 @@ class Frame:
 
     Attributes:
         name: of its file, for messages.
-        load: reads it.
+        load: reads it, without its hot pixels.
         layout: of its planes.
         size: width and height of the picture.
         metadata: what its file says.
         noise: in linear light.
-        smoothed: whether a camera has smoothed the noise.
+        from_camera: whether the noise is such as cameras and JPEG leave in a finished picture.
         sharpness: more is sharper, among frames of equal noise.
     """
 
@@ -53,7 +57,7 @@ class Frame:
     size: tuple[int, int]
     metadata: Metadata
     noise: NoiseProfile
-    smoothed: bool
+    from_camera: bool
     sharpness: float
 
     @property
@@ -80,6 +84,10 @@ def inspect_frame(
         DecodeError: it cannot be read, or holds infinite values or no numbers.
         UsageError: the noise does not fit the picture, or its size cannot be aligned.
     """
+
+    def repaired() -> Image:
+        return without_hot_pixels(load(), noise)
+
     image = load()
     if not (torch.stack(image.pixels.aminmax()).abs() < _FAR_BEYOND_WHITE).all():
         raise DecodeError(
@@ -89,16 +97,17 @@ def inspect_frame(
         raise UsageError(f"{name}: too small for a burst; restore it by denoise")
     if max(image.pixels.shape[1:]) > LONGEST_WARPED:
         raise UsageError(f"{name}: too large for a burst; restore it by denoise")
-    profile, smoothed = _linear_noise(name, image, noise)
+    image = without_hot_pixels(image, noise)
+    profile, from_camera = _linear_noise(name, image, noise)
     scale = 2 if image.layout is Layout.BAYER else 1
     return Frame(
         name=name,
-        load=load,
+        load=repaired,
         layout=image.layout,
         size=(scale * image.width, scale * image.height),
         metadata=image.metadata,
         noise=profile,
-        smoothed=smoothed,
+        from_camera=from_camera,
         sharpness=_sharpness(guide(image.to_linear().pixels, like.noise if like else profile)),
     )
 
@@ -106,7 +115,7 @@ def inspect_frame(
 def _linear_noise(
     name: str, image: Image, given: float | NoiseProfile | None
 ) -> tuple[NoiseProfile, bool]:
-    """Return the noise in linear light, and whether a camera has smoothed it."""
+    """Return the noise in linear light, and whether it is such as cameras and JPEG leave."""
     if image.layout is Layout.BAYER:
         return mosaic_noise(image, given), False
     if isinstance(given, NoiseProfile):
@@ -118,7 +127,8 @@ def _linear_noise(
     if given is None and not smoothed:
         # Each brightness shows its own noise.
         shot, read = estimate_noise_profile(image.to_linear().pixels)
-    return NoiseProfile(max(shot, LEAST_SHOT), read), smoothed
+    from_camera = smoothed or (given is None and colours_share_noise(encoded))
+    return NoiseProfile(max(shot, LEAST_SHOT), read), from_camera
 
 
 def stabilised(planes: Tensor, noise: NoiseProfile) -> Tensor:

@@ -105,8 +105,10 @@ def merge_files(
         frames, unread = _inspected(job, options, reporter)
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
-        smoothed = all(frame.smoothed for frame in frames)
-        denoiser = loaded(default_model(TASKS["denoise"], frames[0].layout, from_camera=smoothed))
+        from_camera = all(frame.from_camera for frame in frames)
+        denoiser = loaded(
+            default_model(TASKS["denoise"], frames[0].layout, from_camera=from_camera)
+        )
         merged, report = merge_burst(frames, model, denoiser, options, reporter)
         if chosen in _EIGHT_BITS:
             merged = replace(merged, metadata=replace(merged.metadata, bit_depth=8))

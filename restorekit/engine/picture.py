@@ -7,7 +7,12 @@ from pathlib import Path
 
 import torch
 
-from restorekit.engine.domain import clipped_at_black, enter, measure_noise, mosaic_noise
+from restorekit.engine.domain import (
+    clipped_at_black,
+    enter,
+    measure_noise,
+    without_hot_pixels,
+)
 from restorekit.engine.guard import guarded
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
@@ -15,7 +20,6 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import raw
-from restorekit.ops.hot_pixels import repaired
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
@@ -27,6 +31,7 @@ _FEW = 0.01
 """Largest share of values far beyond that are highlights and not the scale of the picture."""
 _MANY_HOT = 1e-4
 """Share of hot pixels that a sensor in order does not have."""
+_NOISELESS = "it shows no noise, so that it stays as it is; --noise SIGMA takes out what you see"
 _CLIPPED = (
     "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
     "state it by --noise SHOT,READ"
@@ -148,7 +153,7 @@ def restore_image(
         raise UsageError(f"{model.card.name} restores developed pictures; develop the RAW first")
     network = model.model
     inference = Inference(network, options.device, options.dtype, options.tile, reporter)
-    sound = _repaired(image, options.noise)
+    sound = without_hot_pixels(image, options.noise)
     noise = measure_noise(sound, network.spec, options.noise)
     x, y, width, height = stored_part(image, options.crop)
     part, sound = (whole.crop(x, y, width, height) for whole in (image, sound))
@@ -167,6 +172,8 @@ def restore_image(
     warnings = _many_repaired(part, sound)
     if _is_guessed(noise, image, options):
         warnings = (*warnings, _CLIPPED)
+    if noise == 0 and options.noise is None:
+        warnings = (*warnings, _NOISELESS)
     report = report_of(inference, noise, warnings)
     image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
     if options.crop is None or image.layout is not Layout.BAYER:
@@ -211,18 +218,6 @@ def _restore_scaled(
     return restored.with_pixels(restored.pixels * span + low), replace(
         report, warnings=(*report.warnings, note)
     )
-
-
-def _repaired(image: Image, given: float | NoiseProfile | None) -> Image:
-    """Return a mosaic without hot and dead pixels, and other pictures as they are."""
-    if image.layout is not Layout.BAYER:
-        return image
-    noise = given if isinstance(given, NoiseProfile) else image.metadata.noise
-    if noise is None:
-        clipped = clipped_at_black(image)
-        noise = mosaic_noise(image, None) if clipped else NoiseProfile(0, 0)
-    cfa = image.metadata.cfa or "RGGB"
-    return image.with_pixels(repaired(image.pixels, cfa, noise.shot, noise.read))
 
 
 def _many_repaired(image: Image, sound: Image) -> tuple[str, ...]:

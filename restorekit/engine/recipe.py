@@ -252,7 +252,10 @@ class TrainConfig:
             raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(f"{path} is no TOML: {error}") from error
-        return cls.from_values({**values, **(changes or {})})
+        changes = changes or {}
+        if values.get("progressive") and "steps" in changes and "progressive" not in changes:
+            raise ConfigError(f"the stages of {path} (progressive) have steps of their own")
+        return cls.from_values({**values, **changes})
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -200,15 +200,21 @@ def is_camera_noise(pixels: Tensor) -> bool:
     """
     planes = _bands(pixels.float())
     fine, coarse = fine_and_coarse_noise_std(planes)
-    return coarse > fine or (fine > _SEEN and _is_shared(planes))
+    return coarse > fine or colours_share_noise(planes)
 
 
-def _is_shared(planes: Tensor) -> bool:
-    """Return whether the mean of three colours is noisier than that of independent ones."""
+def colours_share_noise(pixels: Tensor) -> bool:
+    """Return whether the mean of three colours is noisier than that of independent ones.
+
+    Args:
+        pixels: (C, H, W) in [0, 1]; grey ones, and those that show hardly any noise, do not.
+    """
+    planes = _bands(pixels.float())
     if len(planes) != 3 or (planes == planes[:1]).all():
         return False
     each = sum(_white_noise_std(plane[None]) ** 2 for plane in planes)
-    return 9 * _white_noise_std(planes.mean(0, keepdim=True)) ** 2 > _SHARED**2 * each
+    together = 9 * _white_noise_std(planes.mean(0, keepdim=True)) ** 2
+    return each > 3 * _SEEN**2 and together > _SHARED**2 * each
 
 
 def _white_noise_std(planes: Tensor) -> float:

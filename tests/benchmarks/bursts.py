@@ -104,8 +104,8 @@ def main() -> None:
             for name, image in enumerate(images):
                 like = frames[0] if frames else None
                 frames.append(inspect_frame(str(name), partial(same, image), options.noise, like))
-            smoothed = all(frame.smoothed for frame in frames)
-            own = default_model(TASKS["denoise"], images[0].layout, from_camera=smoothed)
+            from_camera = all(frame.from_camera for frame in frames)
+            own = default_model(TASKS["denoise"], images[0].layout, from_camera=from_camera)
             denoiser = denoisers(own)
             merged, report = merge_burst(frames, network, denoiser, options)
             [reference] = [n for n, f in enumerate(report.frames) if f.status == "reference"]
