@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restorekit.engine.train import CHECKPOINT_FILE
+from restorekit.engine.run_folder import CHECKPOINT_FILE
 from restorekit.errors import UsageError
 from restorekit.hub import load_model
 from restorekit.image import Image, Layout, Transfer

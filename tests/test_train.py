@@ -17,7 +17,8 @@ from torch.distributed.run import get_args_parser
 from restorekit.engine.evaluate import evaluate
 from restorekit.engine.methods import network
 from restorekit.engine.recipe import TrainConfig
-from restorekit.engine.train import CHECKPOINT_FILE, LOCK_FILE, train
+from restorekit.engine.run_folder import CHECKPOINT_FILE, LOCK_FILE
+from restorekit.engine.train import train
 from restorekit.engine.training_log import LOG_FILE
 from restorekit.errors import ConfigError, NoInputError, OutputError, RestorekitError
 from restorekit.hub import load_model

@@ -89,8 +89,8 @@ HAND_HELD = BurstRule(
     fewest=2,
     moving=0.3,
     white=(0.2, 1.0),
-    read=(1e-3, 0.1),
-    shot=(1e-4, 10**-1.5),
+    read=(2e-3, 0.1),
+    shot=(2e-4, 10**-1.5),
 )
 """What a network meets after alignment: offsets of half a pixel where it is right, fewer frames,
 moving parts, more noise."""

@@ -7,20 +7,17 @@ so that a resumed run equals one that was never interrupted.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,11 +25,18 @@ from restorekit.engine.device import keep_freed_memory
 from restorekit.engine.processes import Processes, join_processes
 from restorekit.engine.recipe import TrainConfig
 from restorekit.engine.reporter import Reporter, SilentReporter
+from restorekit.engine.run_folder import (
+    BEST_FOLDER,
+    CHECKPOINT_FILE,
+    alone_in,
+    binding_settings,
+    differences,
+)
 from restorekit.engine.training_data import training_pairs
 from restorekit.engine.training_log import TrainingLog
 from restorekit.engine.training_model import fresh_model, training_card
 from restorekit.engine.validation import check_protocol, validation_scores
-from restorekit.errors import ConfigError, OutputError, RestorekitError
+from restorekit.errors import ConfigError, RestorekitError
 from restorekit.hub import ModelCard, save_model
 from restorekit.io.atomic import atomic_path
 from restorekit.losses import criterion_by_name
@@ -43,10 +47,6 @@ from restorekit.models.registry import (
     create_model,
     torch_dtype,
 )
-
-CHECKPOINT_FILE = "checkpoint.pt"
-LOCK_FILE = "run.lock"
-BEST_FOLDER = "best"
 
 
 @dataclass(frozen=True)
@@ -92,35 +92,12 @@ def train(
         if any(batch_size % pieces for _, _, batch_size in config.stages):
             raise ConfigError(f"batch sizes must be multiples of processes x accumulate, {pieces}")
         trainer = _Trainer(config, processes, reporter or SilentReporter())
-        with _alone_in(trainer.folder, processes):
+        with alone_in(trainer.folder, processes):
             if resume and trainer.checkpoint.exists():
                 trainer.load()
             elif trainer.checkpoint.exists():
                 raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
             return trainer.run(stop)
-
-
-@contextmanager
-def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
-    """Keep other trainings out of a run folder, which also ends when this one is killed."""
-    lock = FileLock(folder / LOCK_FILE, blocking=False)
-    taken = False
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not processes.rank:
-            lock.acquire()
-    except Timeout:
-        taken = True
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot hold a run ({error.strerror}); name another -o"
-        ) from error
-    if processes.any(taken):
-        raise ConfigError(f"{folder}: another training is writing there; stop it first")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Objective(nn.Module):
@@ -183,7 +160,7 @@ class _Trainer:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, UnpicklingError) as error:
             raise ConfigError(f"{self.checkpoint} cannot be read; is it of another run?") from error
-        if differing := _differences(state["config"], self.config):
+        if differing := differences(state["config"], self.config):
             raise ConfigError(
                 f"{self.checkpoint} comes from a run with other settings: {'; '.join(differing)}"
             )
@@ -199,7 +176,7 @@ class _Trainer:
     def _save(self) -> None:
         if not self.processes.rank:
             state = {
-                "config": _binding_settings(self.config),
+                "config": binding_settings(self.config),
                 "model": self.model.state_dict(),
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
@@ -349,22 +326,3 @@ class _Trainer:
         if mean > self.best:
             self.best = mean
             save_model(model, self._card(), self.folder / BEST_FOLDER)
-
-
-def _binding_settings(config: TrainConfig) -> str:
-    """Return the settings that a resumed run must share, as JSON."""
-    free = {"run", "cache", "data", "max_minutes", "finish", "licence", "data_note", "start"}
-    free |= {"workers", "tensorboard", "compile", "protocol", "validation_data"}
-    settings = dataclasses.asdict(config)
-    return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
-
-
-def _differences(settings: str, config: TrainConfig) -> list[str]:
-    """Say which binding settings of a checkpoint differ; younger ones have their defaults there."""
-    ours = json.loads(_binding_settings(config))
-    theirs = {**json.loads(_binding_settings(TrainConfig())), **json.loads(settings)}
-    return [
-        f"{name} {theirs[name]} there, {ours.get(name)} here"
-        for name in theirs
-        if theirs[name] != ours.get(name)
-    ]
