@@ -26,8 +26,10 @@ class Layout(Enum):
     GRAY = "gray"
     BAYER = "bayer"
 
-
-_PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
+    @property
+    def planes(self) -> int:
+        """Return the number of planes."""
+        return {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}[self]
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Image:
         Raises:
             UsageError: pixels or alpha are no floating-point tensor of the planes of the layout.
         """
-        _check_planes(f"{self.layout.value} pixels", self.pixels, _PLANES[self.layout])
+        _check_planes(f"{self.layout.value} pixels", self.pixels, self.layout.planes)
         if self.alpha is not None:
             _check_planes("alpha", self.alpha, 1)
 

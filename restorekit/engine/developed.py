@@ -51,11 +51,7 @@ def restore_developed(
             cleaned, first = restore_image(mosaic, denoiser, whole, reporter)
     restored, report = restore(raw.develop(cleaned), replace(whole, noise=None))
     if options.strength < 1:
-        before = raw.develop(mosaic)
-        if options.crop is not None:
-            before = before.crop(*options.crop)
-        mixed = torch.lerp(before.pixels, restored.pixels, options.strength)
-        restored = restored.with_pixels(mixed)
+        restored = _mixed(raw.develop(mosaic), restored, options)
     if denoiser is None or first is None:
         return restored, report
     return restored, _joined(first, report, denoiser)
@@ -84,10 +80,15 @@ def restore_denoised(
     cleaned, first = restore_image(image, denoiser, replace(whole, crop=None), reporter)
     restored, report = restore(cleaned, whole)
     if options.strength < 1:
-        before = image if options.crop is None else image.crop(*options.crop)
-        mixed = torch.lerp(before.pixels, restored.pixels, options.strength)
-        restored = restored.with_pixels(mixed)
+        restored = _mixed(image, restored, options)
     return restored, _joined(first, report, denoiser)
+
+
+def _mixed(before: Image, restored: Image, options: RestoreOptions) -> Image:
+    """Return the restored picture, or crop, mixed with the whole one before by the strength."""
+    if options.crop is not None:
+        before = before.crop(*options.crop)
+    return restored.with_pixels(torch.lerp(before.pixels, restored.pixels, options.strength))
 
 
 def _joined(first: RestoreReport, report: RestoreReport, denoiser: LoadedModel) -> RestoreReport:

@@ -18,7 +18,6 @@ from restorekit.ops.hot_pixels import repaired
 from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
 from restorekit.tasks import Task
 
-_PLANES = {Layout.RGB: 3, Layout.GRAY: 1, Layout.BAYER: 4}
 _BORROWED = {
     (Layout.GRAY, Layout.RGB): ((0, 0, 0),),
     (Layout.BAYER, Layout.RGB): ((0, 1, 3), (0, 2, 3)),
@@ -204,7 +203,7 @@ def network_passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ..
     Raises:
         UsageError: the model cannot take pictures of this layout.
     """
-    planes = range(_PLANES[layout])
+    planes = range(layout.planes)
     if card.layout == layout.value:
         return (tuple(planes),)
     if card.layout == Layout.GRAY.value:
