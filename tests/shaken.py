@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from restorekit.degradations import mosaic
 from restorekit.engine.frames import Frame, inspect_frame
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
-from restorekit.ops.alignment import Motion
+from restorekit.ops.warp import Motion
 
 GAINS = (
     NoiseProfile(read=5e-3, shot=1e-3),
@@ -41,6 +42,16 @@ def texture(height: int, width: int, seed: int, channels: int = 1) -> Tensor:
     return light.clamp(0.01, 0.9)
 
 
+def coloured(height: int, width: int, seed: int) -> Tensor:
+    """Return (3, 2 * height, 2 * width) linear light that a sensor samples in planes of a size.
+
+    Colours share the fine detail, as those of things do.
+    """
+    colours = torch.rand(1, 3, 5, 5, generator=seeded(seed))
+    colours = F.interpolate(colours, (2 * height, 2 * width), mode="bicubic")[0]
+    return texture(2 * height, 2 * width, seed) * (0.7 + 0.3 * colours)
+
+
 def hand_motion(height: int, width: int, shift: complex, degrees: float) -> Motion:
     """Return the motion that turns a picture around its centre and shifts it."""
     center = complex(width - 1, height - 1) / 2
@@ -59,6 +70,11 @@ def seen(scene: Tensor, motion: Motion, margin: int = 0) -> Tensor:
     grid = torch.stack((across, down), -1)[None].float()
     frame = F.grid_sample(scene[None], grid, "bicubic", "reflection", align_corners=False)
     return frame[0].clamp(0, 1)
+
+
+def sampled(scene: Tensor, motion: Motion, margin: int = 0) -> Tensor:
+    """Return the planes of a mosaic that a motion of them gives of a scene by coloured."""
+    return mosaic(seen(scene, motion.enlarged(2), 2 * margin))
 
 
 def noisy(clean: Tensor, noise: NoiseProfile, seed: int) -> Tensor:

@@ -4,8 +4,8 @@ from torch import Tensor
 
 from restorekit.image import NoiseProfile
 from restorekit.ops.agreement import agreement, light_gain
-from restorekit.ops.alignment import Motion
 from restorekit.ops.gaussian import blurred
+from restorekit.ops.warp import Motion
 from tests.shaken import GAINS, noisy, seeded, seen, texture
 
 

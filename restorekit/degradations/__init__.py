@@ -8,7 +8,6 @@ shape; what is drawn comes from its generator alone. Where a function asks for a
 from restorekit.degradations.blur import convolve, defocus_blur, depth_blur, motion_blur
 from restorekit.degradations.camera import (
     CameraParameters,
-    demosaic,
     mosaic,
     process,
     sample_camera,
@@ -46,7 +45,6 @@ __all__ = [
     "convolve",
     "defocus_blur",
     "defocused",
-    "demosaic",
     "depth_blur",
     "disk_psf",
     "gaussian_noise",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from restorekit.ops.color import linear_to_srgb, pack_bayer, srgb_to_linear, unpack_bayer
+from restorekit.ops.color import linear_to_srgb, pack_bayer, srgb_to_linear
+from restorekit.ops.demosaic import demosaic
 
 CFA = "RGGB"
 HIGHLIGHTS = 0.9
@@ -32,18 +32,6 @@ COLOR_MATRICES = {
     "Panasonic DMC-GH4": (7122, -2108, -512, -3155, 11201, 2231, -541, 1423, 5045),
     "Sony ILCE-7": (5271, -712, -347, -6153, 13653, 2763, -1601, 2366, 7242),
 }
-# Gradient-corrected interpolation (Malvar, He & Cutler, ICASSP 2004), times 16: green at red and
-# blue; a colour between its neighbours in the row, in the column, and on the diagonals.
-GREEN = ((0, 0, -2, 0, 0), (0, 0, 4, 0, 0), (-2, 4, 8, 4, -2), (0, 0, 4, 0, 0), (0, 0, -2, 0, 0))
-ROW = ((0, 0, 1, 0, 0), (0, -2, 0, -2, 0), (-2, 8, 10, 8, -2), (0, -2, 0, -2, 0), (0, 0, 1, 0, 0))
-COLUMN = tuple(zip(*ROW, strict=True))
-DIAGONAL = (
-    (0, 0, -3, 0, 0),
-    (0, 4, 0, 4, 0),
-    (-3, 0, 12, 0, -3),
-    (0, 4, 0, 4, 0),
-    (0, 0, -3, 0, 0),
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,7 @@ def process(raw: Tensor, camera: CameraParameters) -> Tensor:
         gains = gains[..., [0, 1, 1, 2], :, :]
     balanced = (raw * gains).clamp(0, 1)
     if raw.shape[-3] == 4:
-        balanced = demosaic(balanced)
+        balanced = demosaic(balanced, CFA)
     linear = _recolor(balanced, torch.linalg.inv(camera.rgb_to_camera)).clamp(0, 1)
     untoned = linear_to_srgb(linear)
     return untoned**2 * (3 - 2 * untoned)
@@ -142,31 +130,6 @@ def mosaic(rgb: Tensor) -> Tensor:
     red, green, blue = (pack_bayer(plane, CFA) for plane in rgb.unbind(-3))
     planes = (red[..., 0, :, :], green[..., 1, :, :], green[..., 2, :, :], blue[..., 3, :, :])
     return torch.stack(planes, -3)
-
-
-def demosaic(planes: Tensor) -> Tensor:
-    """Interpolate Bayer planes by gradient-corrected linear filters.
-
-    Args:
-        planes: (..., 4, H, W) linear R, G1, G2, B, best white-balanced; sides of 2 or more.
-
-    Returns:
-        (..., 3, 2H, 2W) R, G, B, which may overshoot the range of the planes a little.
-    """
-    cells = unpack_bayer(planes, CFA)
-    height, width = cells.shape[-2:]
-    padded = F.pad(cells.reshape(-1, 1, height, width), (2, 2, 2, 2), mode="reflect")
-    filters = planes.new_tensor((GREEN, ROW, COLUMN, DIAGONAL))[:, None] / 16
-    filtered = F.conv2d(padded, filters).view(*planes.shape[:-3], 4, height, width)
-    filtered_planes = pack_bayer(filtered, CFA).unbind(-4)
-    green, row, column, diagonal = (planes_.unbind(-3) for planes_ in filtered_planes)
-    own = planes.unbind(-3)
-    colors = (
-        (own[0], row[1], column[2], diagonal[3]),
-        (green[0], own[1], own[2], green[3]),
-        (diagonal[0], column[1], row[2], own[3]),
-    )
-    return torch.stack([unpack_bayer(torch.stack(color, -3), CFA) for color in colors], -3)
 
 
 def _recolor(rgb: Tensor, matrix: Tensor) -> Tensor:

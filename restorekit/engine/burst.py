@@ -33,7 +33,7 @@ from restorekit.ops.gaussian import blurred
 _WEAK_NOISE, _STRONG_NOISE = 0.003, 0.04
 """Deviation at the mean brightness up to which the network for bursts counts as much as the
 reference, and from which on it does not count any more."""
-_SURPRISE = 0.5
+_SURPRISE = 1.0
 """Squared difference of the denoised mean from the denoised reference, in units of the noise, at
 which the mean counts for half."""
 _FLAT, _OVER_FLAT = 0.1, 6.0

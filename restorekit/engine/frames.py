@@ -16,7 +16,6 @@ from restorekit.engine.domain import LEAST_SHOT, mosaic_noise, without_hot_pixel
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
-from restorekit.ops.alignment import LONGEST_WARPED
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import (
@@ -24,6 +23,7 @@ from restorekit.ops.noise import (
     estimate_noise_profile,
     fine_and_coarse_noise_std,
 )
+from restorekit.ops.warp import LONGEST_WARPED
 
 MOST_STOPS = 0.3
 _PAUSE = 2.0
@@ -95,11 +95,11 @@ def inspect_frame(
         )
     if min(image.pixels.shape[1:]) < _LEAST_SIDE:
         raise UsageError(f"{name}: too small for a burst; restore it by denoise")
-    if max(image.pixels.shape[1:]) > LONGEST_WARPED:
+    scale = 2 if image.layout is Layout.BAYER else 1
+    if scale * max(image.pixels.shape[1:]) > LONGEST_WARPED:
         raise UsageError(f"{name}: too large for a burst; restore it by denoise")
     image = without_hot_pixels(image, noise)
     profile, from_camera = _linear_noise(name, image, noise)
-    scale = 2 if image.layout is Layout.BAYER else 1
     return Frame(
         name=name,
         load=repaired,

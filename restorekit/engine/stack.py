@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from restorekit.engine.frames import Frame, guide, stabilised, stops_between
-from restorekit.image import Image, NoiseProfile, Transfer
+from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.ops.agreement import agreement, light_gain, slope_squared
-from restorekit.ops.alignment import Motion, align, warp_lanczos, warp_nearest
+from restorekit.ops.alignment import align
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.gaussian import blurred
+from restorekit.ops.warp import Motion, warp_lanczos, warp_mosaic, warp_nearest
 
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05
@@ -70,6 +71,7 @@ class Stack:
         self._reference = reference
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
+        self._cfa = image.metadata.cfa or "RGGB" if image.layout is Layout.BAYER else None
         self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
@@ -131,7 +133,7 @@ class Stack:
         original = self._original(laid, shown, noise)
         if original:
             return _rejected(report, f"a copy of {original}")
-        smooth = warp_lanczos(planes, motion)
+        smooth = self._between_pixels(planes, motion)
         del planes
         weights = agreement(stabilised(self.pixels, noise), stabilised(smooth, noise))
         weights *= inside
@@ -158,6 +160,12 @@ class Stack:
         """Return how (C, H, W) planes moved, how many tiles so, them laid, and where they lie."""
         alignment = align(guide(self.pixels, noise), guide(planes, noise))
         return alignment.motion, alignment.inliers, *warp_nearest(planes, alignment.motion)
+
+    def _between_pixels(self, planes: Tensor, motion: Motion) -> Tensor:
+        """Return (C, H, W) planes laid on the reference as they show what lies between pixels."""
+        if self._cfa is None:
+            return warp_lanczos(planes, motion)
+        return warp_mosaic(planes, motion, self._cfa)
 
     def _original(self, laid: Tensor, shown: Tensor, noise: NoiseProfile) -> str | None:
         """Return the name of the frame of which another is a copy, by a sample of their pixels.

@@ -13,9 +13,11 @@ from restorekit.ops.gaussian import blurred
 _SCALES = ((1.0, 1.0, 3.0), (2.5, 2.0, 5.0), (5.0, 1.25, 3.5))
 """Deviations of the neighbourhoods, and by how many deviations of the noise their differences are
 surprising where they still agree, and where they do not agree any more."""
-_DISPLACEMENT = 0.4
+_DISPLACEMENT = 0.25
 _BRIGHTNESS = 0.01
 _MOST_EXCESS = 4.0
+_QUARTILE = 0.6745
+_SAMPLES = 1 << 20
 _MARGIN = 3
 
 _BLOCK, _FEWEST_BLOCKS = 16, 16
@@ -34,8 +36,8 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
 
     Differences are averaged over neighbourhoods of three sizes, squared, and compared with their
     variance: that of the noise, of a displacement by a fraction of a pixel, and of a change of
-    light by two per cent. Where most of the frame differs by more, as from noise that was stated
-    too low, the comparison is eased, up to twice the deviation.
+    light by two per cent. Where three quarters of the frame differ by more, as from noise that was
+    stated too low, the comparison is eased, up to twice the deviation.
 
     Args:
         reference: (C, H, W), noise of deviation 1 and black 0, as stabilised gives.
@@ -50,6 +52,7 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
     )
     difference = (other - base) / math.sqrt(2)
     deviation = math.sqrt(2 / channels)
+    spread_of_cubes = 2 / (9 * channels)  # of chi-squared variables (Wilson & Hilferty, 1931)
     weights = torch.ones(base.shape[1:])
     for spread, believed, refused in _SCALES:
         mean, level = blurred(difference, spread), blurred(base, spread)
@@ -57,8 +60,10 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
         variance += (level * _BRIGHTNESS).square_().div_(2)
         variance += 1 / (4 * math.pi * spread**2)
         surprise = mean.square_().div_(variance).mean(0)
-        usual = (1 - 2 / (9 * channels)) ** 3
-        surprise /= (surprise.median() / usual).clamp(1, _MOST_EXCESS)
+        usual = (1 - spread_of_cubes - _QUARTILE * spread_of_cubes**0.5) ** 3
+        step = -(-surprise.numel() // _SAMPLES)
+        quarter = surprise.flatten()[::step].quantile(0.25)
+        surprise /= (quarter / usual).clamp(1, _MOST_EXCESS)
         excess = (surprise - 1) / deviation
         weights = weights.minimum((refused - excess) / (refused - believed))
     weights = -functional.max_pool2d(-weights[None].clamp_(0, 1), _MARGIN, 1, _MARGIN // 2)

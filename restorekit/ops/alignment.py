@@ -1,4 +1,4 @@
-"""How one frame of a burst lies on another, and moving it there.
+"""How one frame of a burst lies on another.
 
 Motions are those of a hand: a shift and a small turn. They are found coarse to fine from the phase
 correlation of tiles (Kuglin & Hines, 1975), of which a consensus is taken (Fischler & Bolles,
@@ -7,17 +7,15 @@ correlation of tiles (Kuglin & Hines, 1975), of which a consensus is taken (Fisc
 
 from __future__ import annotations
 
-import cmath
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from restorekit.ops.agreement import agreement
+from restorekit.ops.warp import Motion, warp_nearest
 
 _TILE = 128
 _SMALLEST_TILE = 16
@@ -29,35 +27,6 @@ _STEEPEST_TURN = math.radians(5)
 _LARGEST_ZOOM = 0.03
 _ECC_STEPS, _ECC_GAIN, _ECC_BLUR = 50, 1e-5, 5
 _BATCH = 64
-LONGEST_WARPED = 32766
-_BAND = 256
-
-
-@dataclass(frozen=True)
-class Motion:
-    """Map a place x + iy of the reference to turn * place + shift in a frame, in pixels."""
-
-    turn: complex = 1 + 0j
-    shift: complex = 0j
-
-    @property
-    def degrees(self) -> float:
-        """Return the angle of the turn."""
-        return math.degrees(cmath.phase(self.turn))
-
-    @property
-    def inverse(self) -> Motion:
-        """Return the motion from the frame to the reference."""
-        return Motion(1 / self.turn, -self.shift / self.turn)
-
-    def place(self, place: complex) -> complex:
-        """Return where the frame shows what the reference shows at a place."""
-        return self.turn * place + self.shift
-
-    def enlarged(self, factor: int) -> Motion:
-        """Return the motion in pictures that are so many times as large."""
-        corner = (factor - 1) / 2 * (1 + 1j)
-        return Motion(self.turn, factor * self.shift + corner - self.turn * corner)
 
 
 @dataclass(frozen=True)
@@ -240,7 +209,7 @@ def _refined(reference: Tensor, frame: Tensor, motion: Motion) -> Motion:
         _, found = cv2.findTransformECC(
             templateImage=frame.numpy(),
             inputImage=reference.numpy(),
-            warpMatrix=_matrix(motion.inverse),
+            warpMatrix=motion.inverse.matrix,
             motionType=cv2.MOTION_EUCLIDEAN,
             criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ECC_STEPS, _ECC_GAIN),
             inputMask=agreeing.to(torch.uint8).mul_(255).numpy(),
@@ -260,67 +229,6 @@ def _agreement(reference: Tensor, frame: Tensor, motion: Motion) -> Tensor:
     return agreement(reference[None], warped) * inside
 
 
-def _matrix(motion: Motion) -> NDArray[np.float32]:
-    """Return the rows of the affine map."""
-    turn, shift = motion.turn, motion.shift
-    rows = ((turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag))
-    return np.array(rows, np.float32)
-
-
-def warp_lanczos(planes: Tensor, motion: Motion) -> Tensor:
-    """Lay a frame on the reference by Lanczos interpolation of 8x8 pixels.
-
-    Args:
-        planes: (C, H, W) float32 of the frame, sides of at most LONGEST_WARPED.
-        motion: from the reference to the frame; places are rounded to 1/32 pixel.
-
-    Returns:
-        (C, H, W) as the reference lies; outside of the frame the nearest pixel of its edge stands.
-    """
-    import cv2
-
-    matrix, size = _matrix(motion), planes.shape[:0:-1]
-    warped = [
-        cv2.warpAffine(
-            src=plane.numpy(),
-            M=matrix,
-            dsize=size,
-            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        for plane in planes
-    ]
-    return torch.from_numpy(np.stack(warped))
-
-
 def _reduced(picture: Tensor, factor: int) -> Tensor:
     """Return the picture at a smaller size, its noise as strong as before."""
     return factor * functional.avg_pool2d(picture[None], factor)[0] if factor > 1 else picture
-
-
-def warp_nearest(planes: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
-    """Lay a frame on the reference by its nearest pixels, which keeps its noise as it is.
-
-    Args:
-        planes: (C, H, W) of the frame.
-        motion: from the reference to the frame.
-
-    Returns:
-        (C, H, W) as the reference lies, and (H, W) where the frame has pixels; elsewhere the
-        nearest pixel of its edge stands.
-    """
-    height, width = planes.shape[-2:]
-    warped = torch.empty_like(planes)
-    inside = torch.empty(height, width, dtype=torch.bool)
-    columns = torch.arange(width, dtype=torch.float64)
-    a, b = motion.turn, motion.shift
-    for start in range(0, height, _BAND):
-        rows = torch.arange(start, min(start + _BAND, height), dtype=torch.float64)[:, None]
-        x = (a.real * columns - a.imag * rows + b.real).round_().long()
-        y = (a.imag * columns + a.real * rows + b.imag).round_().long()
-        band = slice(start, start + len(rows))
-        inside[band] = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        places = y.clamp_(0, height - 1).mul_(width).add_(x.clamp_(0, width - 1))
-        for target, plane in zip(warped, planes.flatten(1), strict=True):
-            target[band] = plane[places]
-    return warped, inside
