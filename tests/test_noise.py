@@ -11,8 +11,7 @@ from restorekit.ops.color import pack_bayer, srgb_to_linear
 from restorekit.ops.noise import (
     estimate_noise_profile,
     estimate_noise_std,
-    fine_and_coarse_noise_std,
-    is_camera_noise,
+    finished_noise,
 )
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
@@ -165,7 +164,7 @@ def smooth_scene(generator: torch.Generator) -> torch.Tensor:
 def test_coarse_std_of_white_noise_is_its_deviation(sigma, generator):
     scene = smooth_scene(generator)
     noise = torch.randn(scene.shape, generator=generator) * sigma / 255
-    assert fine_and_coarse_noise_std(scene + noise)[1] * 255 == pytest.approx(sigma, rel=0.05)
+    assert finished_noise(scene + noise).coarse * 255 == pytest.approx(sigma, rel=0.05)
 
 
 def test_coarse_std_of_smoothed_noise_is_larger_than_its_pixels_show(generator):
@@ -174,7 +173,7 @@ def test_coarse_std_of_smoothed_noise_is_larger_than_its_pixels_show(generator):
     noise = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
     photo = jpeg((scene + noise[0]).clamp(0, 1), 85)
     assert estimate_noise_std(photo) < 1.5 / 255
-    assert 0.7 * float(noise.std()) < fine_and_coarse_noise_std(photo)[1] < 3 * float(noise.std())
+    assert 0.7 * float(noise.std()) < finished_noise(photo).coarse < 3 * float(noise.std())
 
 
 def test_letters_on_a_clipped_page_are_no_noise(generator):
@@ -183,7 +182,7 @@ def test_letters_on_a_clipped_page_are_no_noise(generator):
     for row in range(4):
         page[:, 50 * row + 4 : 50 * row + 22, 10:310] = 1 - letters[:, :18, :].repeat(1, 1, 5)
     assert estimate_noise_std(page) == 0
-    assert not is_camera_noise(page)
+    assert not finished_noise(page).from_camera
 
 
 @pytest.mark.parametrize("ground", [0.0, 1.0])
@@ -209,19 +208,19 @@ def test_noise_of_one_colour_counts(channel, generator):
 def test_shared_noise_is_told_from_that_of_each_colour(generator):
     scene = smooth_scene(generator)
     own = torch.randn(scene.shape, generator=generator) * 12 / 255
-    assert not is_camera_noise((scene + own).clamp(0, 1))
-    assert is_camera_noise((scene + own[:1]).clamp(0, 1))
-    assert is_camera_noise(jpeg((scene + own).clamp(0, 1), 90))
+    assert not finished_noise((scene + own).clamp(0, 1)).from_camera
+    assert finished_noise((scene + own[:1]).clamp(0, 1)).from_camera
+    assert finished_noise(jpeg((scene + own).clamp(0, 1), 90)).from_camera
     grey = (scene[:1] + own[:1]).clamp(0, 1)
-    assert not is_camera_noise(grey)
-    assert not is_camera_noise(grey.expand(3, -1, -1))
+    assert not finished_noise(grey).from_camera
+    assert not finished_noise(grey.expand(3, -1, -1)).from_camera
 
 
 def test_smoothed_noise_is_told_from_white_noise(generator):
     scene = smooth_scene(generator)
     noise = torch.randn(1, *scene.shape, generator=generator) * 15 / 255
     smoothed = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
-    assert not is_camera_noise((scene + noise[0]).clamp(0, 1))
-    assert is_camera_noise((scene + smoothed[0]).clamp(0, 1))
-    assert not is_camera_noise(smoothed[0, :, :40, :40])
-    assert not is_camera_noise(torch.full((3, 200, 200), 0.5))
+    assert not finished_noise((scene + noise[0]).clamp(0, 1)).from_camera
+    assert finished_noise((scene + smoothed[0]).clamp(0, 1)).from_camera
+    assert not finished_noise(smoothed[0, :, :40, :40]).from_camera
+    assert not finished_noise(torch.full((3, 200, 200), 0.5)).from_camera

@@ -149,11 +149,11 @@ def picture_facts(path: Path) -> Facts:
 
 def _estimated_noise(image: "Image") -> Facts:
     from restorekit.image import Layout
-    from restorekit.ops.noise import estimate_noise_profile, fine_and_coarse_noise_std
+    from restorekit.ops.noise import estimate_noise_profile, finished_noise
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(image.pixels))
-    return {"sigma": 255 * fine_and_coarse_noise_std(image.pixels)[1]}
+    return {"sigma": 255 * finished_noise(image.pixels).coarse}
 
 
 def _profile(shot: float, read: float) -> Facts:

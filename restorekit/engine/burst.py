@@ -30,9 +30,9 @@ from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.ops.gaussian import blurred
 
-_WEAK_NOISE, _STRONG_NOISE = 0.003, 0.04
-"""Deviation at the mean brightness up to which the network for bursts counts as much as the
-reference, and from which on it does not count any more."""
+_WEAK_NOISE, _STRONG_NOISE, _LARGEST_SHARE = 0.005, 0.025, 0.6
+"""Deviation at the mean brightness up to which the network for bursts counts most, and from which
+on it does not count any more; and how far it counts at most."""
 _SURPRISE = 1.0
 """Squared difference of the denoised mean from the denoised reference, in units of the noise, at
 which the mean counts for half."""
@@ -183,7 +183,7 @@ def _share_of_network(stack: Stack) -> float:
     noise, level = stack.noise, float(stack.pixels.mean().clamp_min(0))
     deviation = max((noise.shot * level + noise.read**2) ** 0.5, _WEAK_NOISE)
     share = math.log(_STRONG_NOISE / deviation) / math.log(_STRONG_NOISE / _WEAK_NOISE)
-    return max(share, 0.0) / 2
+    return _LARGEST_SHARE * max(share, 0.0)
 
 
 def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:

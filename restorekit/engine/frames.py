@@ -18,11 +18,7 @@ from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
 from restorekit.ops.gaussian import blurred
-from restorekit.ops.noise import (
-    colours_share_noise,
-    estimate_noise_profile,
-    fine_and_coarse_noise_std,
-)
+from restorekit.ops.noise import FinishedNoise, estimate_noise_profile, finished_noise
 from restorekit.ops.warp import LONGEST_WARPED
 
 MOST_STOPS = 0.3
@@ -121,14 +117,16 @@ def _linear_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     encoded = image.to_srgb().pixels
-    fine, coarse = (given / 255,) * 2 if given is not None else fine_and_coarse_noise_std(encoded)
-    smoothed, deviation = coarse > fine, max(coarse, _LEAST_ENCODED)
+    if given is None:
+        found = finished_noise(encoded)
+    else:
+        found = FinishedNoise(given / 255, given / 255, shared=False)
+    deviation = max(found.coarse, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
-    if given is None and not smoothed:
+    if given is None and found.coarse == found.fine:
         # Each brightness shows its own noise.
         shot, read = estimate_noise_profile(image.to_linear().pixels)
-    from_camera = smoothed or (given is None and colours_share_noise(encoded))
-    return NoiseProfile(max(shot, LEAST_SHOT), read), from_camera
+    return NoiseProfile(max(shot, LEAST_SHOT), read), found.from_camera
 
 
 def stabilised(planes: Tensor, noise: NoiseProfile) -> Tensor:

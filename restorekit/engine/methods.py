@@ -22,7 +22,7 @@ from restorekit.metrics import Protocol
 from restorekit.models.complexity import Complexity, count_macs
 from restorekit.models.registry import NoiseInput, architectures, create_model
 from restorekit.ops.color import linear_to_srgb
-from restorekit.ops.noise import fine_and_coarse_noise_std
+from restorekit.ops.noise import finished_noise
 
 BASELINES = ("none", "nlm", "mean")
 LARGEST_WHOLE = 2_000_000
@@ -252,7 +252,7 @@ def non_local_means(sample: Sample) -> Restored:
     import numpy as np
 
     degraded = sample.degraded.pixels
-    sigma = 255 * fine_and_coarse_noise_std(degraded)[1] if sample.sigma is None else sample.sigma
+    sigma = 255 * finished_noise(degraded).coarse if sample.sigma is None else sample.sigma
     pixels = (degraded.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     started = time.perf_counter()
     if pixels.shape[2] == 1:

@@ -29,7 +29,7 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
-from restorekit.ops.noise import estimate_noise_std, is_camera_noise
+from restorekit.ops.noise import estimate_noise_std, finished_noise
 from restorekit.tasks import TASKS, Task
 
 __all__ = [
@@ -158,7 +158,7 @@ class _Run:
         measured = self._options.noise is None and image.layout is not Layout.BAYER
         if task.default_photo_model is not None and measured:
             check_finite(image)
-            from_camera = is_camera_noise(image.to_srgb().pixels)
+            from_camera = finished_noise(image.to_srgb().pixels).from_camera
         return default_model(task, image.layout, from_camera=from_camera)
 
     def read(self, job: Job) -> _Work:

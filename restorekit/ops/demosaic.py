@@ -6,6 +6,10 @@ Demosaicing of Bayer-Patterned Color Images" (ICASSP 2004).
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,10 +27,11 @@ DIAGONAL = (
     (0, 4, 0, 4, 0),
     (0, 0, -3, 0, 0),
 )
+SAMPLE = ((0,) * 5, (0,) * 5, (0, 0, 16, 0, 0), (0,) * 5, (0,) * 5)
 _FILTERS = (
-    (None, ROW, COLUMN, DIAGONAL),
-    (GREEN, None, None, GREEN),
-    (DIAGONAL, COLUMN, ROW, None),
+    (SAMPLE, ROW, COLUMN, DIAGONAL),
+    (GREEN, SAMPLE, SAMPLE, GREEN),
+    (DIAGONAL, COLUMN, ROW, SAMPLE),
 )
 """What finds R, G and B where R, G1, G2 and B are sampled."""
 
@@ -44,13 +49,19 @@ def demosaic(planes: Tensor, cfa: str) -> Tensor:
     mosaic = unpack_bayer(planes, cfa)
     *batch, height, width = mosaic.shape
     padded = F.pad(mosaic.view(-1, 1, height, width), (2, 2, 2, 2), mode="reflect")
-    colours = planes.new_empty(*batch, 3, height, width)
-    for place, (row, column) in enumerate(bayer_offsets(cfa)):
-        cells = padded[..., row : row + height + 3, column : column + width + 3]
+    cells = F.conv2d(F.pixel_unshuffle(padded, 2), planes.new_tensor(_of_cells(cfa)))
+    return F.pixel_shuffle(cells, 2).view(*batch, 3, height, width)
+
+
+@cache
+def _of_cells(cfa: str) -> list[list[list[list[float]]]]:
+    """Return the filters as (12, 4, 3, 3) of 2x2 cells: three colours at each of four samples."""
+    weights = torch.zeros(3, 4, 4, 3, 3)
+    for plane, (row, column) in enumerate(bayer_offsets(cfa)):
         for colour, filters in enumerate(_FILTERS):
-            values = planes[..., place, :, :]
-            if filters[place] is not None:
-                weights = planes.new_tensor(filters[place])[None, None] / 16
-                values = F.conv2d(cells, weights, stride=2).view_as(values)
-            colours[..., colour, row::2, column::2] = values
-    return colours
+            for y, x in product(range(5), repeat=2):
+                (down, below), (across, beside) = divmod(row + y, 2), divmod(column + x, 2)
+                sample = 2 * below + beside
+                weights[colour, 2 * row + column, sample, down, across] = filters[plane][y][x] / 16
+    kernels: list[list[list[list[float]]]] = weights.flatten(0, 1).tolist()
+    return kernels

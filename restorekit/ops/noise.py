@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -159,62 +161,67 @@ def estimate_noise_std(pixels: Tensor) -> float:
     Returns:
         deviation in units of white, never negative.
     """
+    return _decisive(*_together_and_each(_bands(pixels.float())))
+
+
+@dataclass(frozen=True)
+class FinishedNoise:
+    """Describe the noise of an encoded picture.
+
+    Attributes:
+        fine: its deviation in units of white, as by estimate_noise_std.
+        coarse: that of noise as strong as it at half the size. It equals fine where noise is white,
+            and is greater where a camera has smoothed it.
+        shared: whether the mean of three colours is noisier than that of independent ones.
+    """
+
+    fine: float
+    coarse: float
+    shared: bool
+
+    @property
+    def from_camera(self) -> bool:
+        """Return whether it is that of a finished photograph, not that of every colour by itself.
+
+        In the chroma of a JPEG hardly any is left, so that the colours share what there is.
+        """
+        return self.coarse > self.fine or self.shared
+
+
+def finished_noise(pixels: Tensor) -> FinishedNoise:
+    """Measure the noise of an encoded picture that a camera may have smoothed.
+
+    White noise of 5 or more steps of 0..255 is found to be white in nine of ten photographs, of 10
+    in all; weaker noise may count as smoothed, but not where most pixels show none at all.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey; grey ones, and those that show hardly any
+            noise, share none.
+    """
     planes = _bands(pixels.float())
+    together, each = _together_and_each(planes)
+    fine = coarse = _decisive(together, each)
+    if fine and min(planes.shape[-2:]) >= 2 * _SURROUNDINGS + 4:
+        half = 2 * estimate_noise_std(functional.avg_pool2d(planes[None], 2)[0])
+        coarse = half if half > _COARSER * fine else fine
+    shared = False
+    if len(planes) == 3 and each > _SEEN and not (planes == planes[:1]).all():
+        mean = _white_noise_std(planes.mean(0, keepdim=True))
+        shared = 3 * mean**2 > (_SHARED * each) ** 2
+    return FinishedNoise(fine, coarse, shared)
+
+
+def _together_and_each(planes: Tensor) -> tuple[float, float]:
+    """Return the deviation of noise of all planes, and that of each colour in the mean."""
     together = _white_noise_std(planes)
     if len(planes) != 3:
-        return together
-    each = sum(_white_noise_std(plane[None]) ** 2 / 3 for plane in planes) ** 0.5
+        return together, together
+    powers = [_white_noise_std(plane[None]) ** 2 for plane in planes]
+    return together, (sum(powers) / 3) ** 0.5
+
+
+def _decisive(together: float, each: float) -> float:
     return together if together > 0.5 * each else each
-
-
-def fine_and_coarse_noise_std(pixels: Tensor) -> tuple[float, float]:
-    """Return the deviation of the noise, and of noise that is as strong as it at half the size.
-
-    Both are that of estimate_noise_std where noise is white; where a camera has smoothed it, the
-    second is greater. White noise of 5 or more steps of 0..255 is found to be white in nine of ten
-    photographs, of 10 in all; weaker noise may count as smoothed, but not where most pixels show
-    none at all.
-
-    Args:
-        pixels: (C, H, W) in [0, 1], colour or grey, encoded.
-
-    Returns:
-        deviations in units of white, never negative.
-    """
-    planes = _bands(pixels.float())
-    fine = estimate_noise_std(planes)
-    if not fine or min(planes.shape[-2:]) < 2 * _SURROUNDINGS + 4:
-        return fine, fine
-    coarse = 2 * estimate_noise_std(functional.avg_pool2d(planes[None], 2)[0])
-    return fine, coarse if coarse > _COARSER * fine else fine
-
-
-def is_camera_noise(pixels: Tensor) -> bool:
-    """Return whether noise is that of a finished photograph, not that of every colour by itself.
-
-    It is coarser than white noise where a camera has smoothed it. In the chroma of a JPEG hardly
-    any is left, so that the colours share what there is.
-
-    Args:
-        pixels: (C, H, W) in [0, 1], colour or grey, encoded.
-    """
-    planes = _bands(pixels.float())
-    fine, coarse = fine_and_coarse_noise_std(planes)
-    return coarse > fine or colours_share_noise(planes)
-
-
-def colours_share_noise(pixels: Tensor) -> bool:
-    """Return whether the mean of three colours is noisier than that of independent ones.
-
-    Args:
-        pixels: (C, H, W) in [0, 1]; grey ones, and those that show hardly any noise, do not.
-    """
-    planes = _bands(pixels.float())
-    if len(planes) != 3 or (planes == planes[:1]).all():
-        return False
-    each = sum(_white_noise_std(plane[None]) ** 2 for plane in planes)
-    together = 9 * _white_noise_std(planes.mean(0, keepdim=True)) ** 2
-    return each > 3 * _SEEN**2 and together > _SHARED**2 * each
 
 
 def _white_noise_std(planes: Tensor) -> float:
@@ -262,8 +269,21 @@ def _ring_sum(values: Tensor) -> Tensor:
 
 
 def _sum_of_windows(values: Tensor, side: int) -> Tensor:
-    rows = functional.avg_pool2d(values[None], (side, 1), 1)
-    return functional.avg_pool2d(rows, (1, side), 1)[0] * side**2
+    """Return the sums of all (side, side) windows of (H, W), from sums of 1, 2, 4, ... values."""
+    for dim in (0, 1):
+        length = values.shape[dim] - side + 1
+        total, place, width = torch.zeros(()), 0, 1
+        while True:
+            if side & width:
+                total = total + values.narrow(dim, place, length)
+                place += width
+            if place == side:
+                break
+            kept = values.shape[dim] - width
+            values = values.narrow(dim, 0, kept) + values.narrow(dim, width, kept)
+            width *= 2
+        values = total
+    return values
 
 
 def _deviation_of_residual(planes: Tensor) -> float:

@@ -21,8 +21,8 @@ from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.io import write_image
 from restorekit.io.dng import write_cfa_dng
 
-NOISE = NoiseProfile(shot=4e-3, read=6e-3)
-SIGMA = 20 / 255
+NOISE = NoiseProfile(shot=1e-3, read=5e-3)
+SIGMA = 6 / 255
 HEIGHT, WIDTH, MARGIN = 3000, 4000, 80
 
 
