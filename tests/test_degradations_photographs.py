@@ -158,6 +158,21 @@ def test_cameras_leave_noise_that_is_coarser_than_white_noise() -> None:
     assert sum(below) < 8
 
 
+def test_cameras_may_have_stronger_noise_than_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "SMOOTHED_SHARE", 0.0)
+    monkeypatch.setattr(photographs, "CAMERA_JPEG_SHARE", 0.0)
+    usual, stronger = (
+        [
+            float((noisy - truth).std())
+            for seed in range(30)
+            for noisy, truth in [photographed(scene(seed), seeded(seed), 0.0, strongest)]
+        ]
+        for strongest in (1.0, 4.0)
+    )
+    assert max(stronger) > 1.5 * max(usual)
+    assert 1.2 < sum(stronger) / sum(usual) < 2.2
+
+
 def test_colours_share_white_noise_to_a_varying_extent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photographs, "CAMERA_JPEG_SHARE", 0.0)
     grey, shared = torch.full((3, 96, 96), 0.5), []

@@ -111,7 +111,7 @@ def defocused(
 
 
 def photographed(
-    clean: Tensor, generator: Generator, spared: float = SPARED_SHARE
+    clean: Tensor, generator: Generator, spared: float = SPARED_SHARE, strongest: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Take a picture by a noisy sensor, and develop it as cameras do.
 
@@ -123,6 +123,7 @@ def photographed(
         clean: the picture, of even sides.
         generator: source of all draws.
         spared: share of pictures without noise.
+        strongest: times the usual deviation that the noise has at most.
 
     Returns:
         the picture in steps of 1/255, and the same without noise and compression; both are grey
@@ -131,6 +132,9 @@ def photographed(
     camera = sample_camera((), generator)
     planes = mosaic(unprocess(clean, camera))
     shot, read = sample_sensor_noise_levels((), generator)
+    if strongest > 1:
+        factor = strongest ** float(torch.rand((), generator=generator).square())
+        shot, read = shot * factor**2, read * factor
     truth = process(planes, camera)
     noise = process(shot_read_noise(planes, shot, read, generator), camera) - truth
     if _chance(spared, generator):

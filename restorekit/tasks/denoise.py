@@ -15,6 +15,10 @@ FACTOR_SHARE = 0.8
 FACTORS = 0.25, 7.0
 """Share of RAW pictures whose noise is weaker or stronger than sample_noise_levels has it, and the
 range of the factors of its deviation."""
+CLEAN_SHARE = 0.15
+STRONGEST = 4.0
+"""Share of photographs by cameras that have no noise, and how many times stronger than usual it is
+at most in the others."""
 WHITE_SHARE = 0.35
 LARGEST_WHITE = 40 / 255
 """Share of photographs with white noise, and its largest deviation."""
@@ -85,7 +89,7 @@ def photo(clean: Tensor, generator: Generator) -> Batch:
         if white < WHITE_SHARE:
             noisy[number] = grainy(picture, LARGEST_WHITE * strength, generator)
         else:
-            noisy[number], truths[number] = photographed(picture, generator)
+            noisy[number], truths[number] = photographed(picture, generator, CLEAN_SHARE, STRONGEST)
     return Batch(noisy, truths, (noisy - truths).std((1, 2, 3), keepdim=True))
 
 
