@@ -11,11 +11,15 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from restorekit import Image
 from restorekit.cli import main as entry
 from restorekit.cli.progress import BarReporter, PlainReporter
+from restorekit.image import Layout, Metadata, Transfer
+from restorekit.io.dng import write_cfa_dng
 from tests.command import Result
 from tests.mosaic import scene, write_mosaic
 from tests.toy import save_toy
@@ -572,6 +576,20 @@ def test_info_of_a_picture(run: Run, tmp_path: Path) -> None:
     assert (facts["width"], facts["height"], facts["bit_depth"]) == (320, 256, 8)
     assert (facts["layout"], facts["cfa"]) == ("rgb", None)
     assert facts["noise_estimated"]["sigma"] == pytest.approx(10, rel=0.1)
+
+
+def test_info_measures_noise_beside_hot_pixels(run: Run, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    planes = 0.2 + 0.01 * torch.randn(4, 200, 200, generator=generator)
+    found = []
+    for name, hot in (("sound", 0), ("faulty", 300)):
+        planes.view(-1)[torch.randperm(planes.numel(), generator=generator)[:hot]] = 0.9
+        metadata = Metadata(cfa="RGGB")
+        mosaic = Image(planes, Transfer.LINEAR, Layout.BAYER, metadata)
+        write_cfa_dng(mosaic, tmp_path / f"{name}.dng")
+        facts = json.loads(run("info", tmp_path / f"{name}.dng", "--format", "json").out)
+        found.append(facts["noise_estimated"]["read"])
+    assert found == [pytest.approx(0.01, rel=0.05)] * 2
 
 
 def test_info_of_a_raw_file(run: Run, shared_data: Path) -> None:

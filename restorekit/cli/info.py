@@ -148,11 +148,13 @@ def picture_facts(path: Path) -> Facts:
 
 
 def _estimated_noise(image: "Image") -> Facts:
+    """Return the noise as the networks are told it, unless it is stated."""
+    from restorekit.engine.domain import without_hot_pixels
     from restorekit.image import Layout
     from restorekit.ops.noise import estimate_noise_profile, finished_noise
 
     if image.layout is Layout.BAYER:
-        return _profile(*estimate_noise_profile(image.pixels))
+        return _profile(*estimate_noise_profile(without_hot_pixels(image, None).pixels))
     return {"sigma": 255 * finished_noise(image.pixels).coarse}
 
 
