@@ -95,7 +95,8 @@ def inspect_frame(
     if scale * max(image.pixels.shape[1:]) > LONGEST_WARPED:
         raise UsageError(f"{name}: too large for a burst; restore it by denoise")
     image = without_hot_pixels(image, noise)
-    profile, from_camera = _linear_noise(name, image, noise)
+    linear = image.to_linear().pixels
+    profile, from_camera = _linear_noise(name, image, linear, noise)
     return Frame(
         name=name,
         load=repaired,
@@ -104,12 +105,12 @@ def inspect_frame(
         metadata=image.metadata,
         noise=profile,
         from_camera=from_camera,
-        sharpness=_sharpness(guide(image.to_linear().pixels, like.noise if like else profile)),
+        sharpness=_sharpness(guide(linear, like.noise if like else profile)),
     )
 
 
 def _linear_noise(
-    name: str, image: Image, given: float | NoiseProfile | None
+    name: str, image: Image, linear: Tensor, given: float | NoiseProfile | None
 ) -> tuple[NoiseProfile, bool]:
     """Return the noise in linear light, and whether it is such as cameras and JPEG leave."""
     if image.layout is Layout.BAYER:
@@ -125,7 +126,7 @@ def _linear_noise(
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
     if given is None and found.coarse == found.fine:
         # Each brightness shows its own noise.
-        shot, read = estimate_noise_profile(image.to_linear().pixels)
+        shot, read = estimate_noise_profile(linear)
     return NoiseProfile(max(shot, LEAST_SHOT), read), found.from_camera
 
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 def srgb_to_linear(encoded: Tensor) -> Tensor:
     """Decode the sRGB transfer curve (IEC 61966-2-1), with its line for values below 0."""
-    curve = ((encoded.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    curve = encoded.clamp_min(0.04045).add_(0.055).div_(1.055).pow_(2.4)
     return torch.where(encoded <= 0.04045, encoded / 12.92, curve)
 
 
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Encode by the sRGB transfer curve (IEC 61966-2-1), with its line for values below 0."""
-    curve = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    curve = linear.clamp_min(0.0031308).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
     return torch.where(linear <= 0.0031308, linear * 12.92, curve)
 
 
