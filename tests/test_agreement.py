@@ -63,6 +63,15 @@ def test_noise_that_was_stated_too_low_is_seen() -> None:
     assert means[2] < 0.2
 
 
+def test_what_moves_does_not_ease_the_comparison_though_it_is_most_of_the_frame() -> None:
+    clean = torch.full((4, 320, 400), 20.0)
+    changed = clean.clone()
+    changed[..., :220] += 0.5
+    weights = agreement(with_noise(clean, 0), with_noise(changed, 1))
+    assert float(weights[:, :200].mean()) < 0.2
+    assert float(weights[:, 240:].mean()) > 0.9
+
+
 @pytest.mark.parametrize("size", [(1, 9), (7, 5), (33, 20)])
 def test_small_and_odd_pictures(size: tuple[int, int]) -> None:
     clean = torch.full((3, *size), 20.0)

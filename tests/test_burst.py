@@ -101,6 +101,21 @@ def test_the_report_tells_how_each_frame_lies() -> None:
         assert frame.reason is None
 
 
+@pytest.mark.parametrize("noise", [GAINS[0], NoiseProfile(shot=1e-4, read=1e-3)])
+@pytest.mark.parametrize("colour", [(0.0, 1.0, 0.0), (1.0, 0.5, 0.15), (0.1, 0.4, 1.0)])
+def test_frames_are_merged_in_light_of_any_colour(
+    colour: tuple[float, ...], noise: NoiseProfile
+) -> None:
+    scene = coloured(240, 280, seed=22) * torch.tensor(colour)[:, None, None]
+    clean = clean_mosaics(scene, 4)
+    frames = in_memory(shots(clean, noise), reference=0)
+    merged, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    assert [frame.status for frame in report.frames[1:]] == ["merged"] * 3
+    middle = (slice(None), slice(20, -20), slice(20, -20))
+    alone, left = (p[middle] - clean[0][middle] for p in (frames[0].load().pixels, merged.pixels))
+    assert (left.std((1, 2)) < 0.75 * alone.std((1, 2))).all()
+
+
 def test_an_unrelated_frame_is_rejected_and_named() -> None:
     clean = clean_mosaics(coloured(240, 280, seed=3), 3)
     stranger = texture(240 - 2 * MARGIN, 280 - 2 * MARGIN, seed=4, channels=4)

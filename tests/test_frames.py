@@ -85,8 +85,14 @@ def test_a_frame_that_is_too_small_to_be_aligned_is_refused(side: int) -> None:
         inspect_frame("small", lambda: small)
 
 
-def test_a_frame_that_is_too_wide_to_be_warped_is_refused() -> None:
-    wide = Image(torch.rand(1, 16, 40000), Transfer.SRGB, Layout.GRAY)
+@pytest.mark.parametrize(
+    "wide",
+    [
+        Image(torch.rand(1, 16, 40000), Transfer.SRGB, Layout.GRAY),
+        raw(torch.rand(4, 16, 20000), GAINS[0]),
+    ],
+)
+def test_a_frame_that_is_too_wide_to_be_warped_is_refused(wide: Image) -> None:
     with pytest.raises(UsageError, match="wide: too large for a burst"):
         inspect_frame("wide", lambda: wide)
 

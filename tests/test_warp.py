@@ -81,7 +81,7 @@ def test_colours_tell_each_other_what_lies_between(cfa: str) -> None:
         float((warped - truth)[:, 8:-8, 8:-8].square().mean())
         for warped in (warp_lanczos(planes, motion), warp_mosaic(planes, motion, cfa))
     )
-    assert together < 0.2 * alone
+    assert together < 0.3 * alone
 
 
 def test_a_mosaic_warped_by_nothing_stays() -> None:
@@ -89,9 +89,14 @@ def test_a_mosaic_warped_by_nothing_stays() -> None:
     torch.testing.assert_close(warp_mosaic(planes, Motion(), "GBRG"), planes)
 
 
-def test_mosaics_of_one_colour_or_none_are_warped() -> None:
+def test_black_mosaics_and_such_of_one_colour_are_warped() -> None:
     red = mosaic(
         torch.rand(3, 60, 60, generator=seeded(4)) * torch.tensor([1, 0, 0])[:, None, None]
     )
-    for planes in (red, torch.zeros(4, 30, 30), -red):
-        assert warp_mosaic(planes, Motion(shift=0.5), "RGGB").abs().max() < 2
+    warped = warp_mosaic(red, Motion(shift=0.5), "RGGB")
+    alone = warp_lanczos(red, Motion(shift=0.5))
+    torch.testing.assert_close(warped[0, :, 6:-6], alone[0, :, 6:-6], atol=0.5, rtol=0)
+    black = torch.zeros(4, 30, 30)
+    assert torch.equal(warp_mosaic(black, Motion(shift=0.5), "RGGB"), black)
+    noise = 0.01 * torch.randn(4, 100, 100, generator=seeded(5))
+    assert warp_mosaic(noise - noise.mean(), Motion(shift=0.5), "RGGB").std() < 0.02

@@ -148,7 +148,7 @@ def picture_facts(path: Path) -> Facts:
 
 
 def _estimated_noise(image: "Image") -> Facts:
-    """Return the noise as the networks are told it, unless it is stated."""
+    """Return the noise of a mosaic, or of a finished picture as strong as it looks."""
     from restorekit.engine.domain import without_hot_pixels
     from restorekit.image import Layout
     from restorekit.ops.noise import estimate_noise_profile, finished_noise

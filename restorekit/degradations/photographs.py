@@ -123,7 +123,7 @@ def photographed(
         clean: the picture, of even sides.
         generator: source of all draws.
         spared: share of pictures without noise.
-        strongest: times the usual deviation that the noise has at most.
+        strongest: times the usual deviation that the noise has at most, 1 or more.
 
     Returns:
         the picture in steps of 1/255, and the same without noise and compression; both are grey
@@ -132,7 +132,7 @@ def photographed(
     camera = sample_camera((), generator)
     planes = mosaic(unprocess(clean, camera))
     shot, read = sample_sensor_noise_levels((), generator)
-    if strongest > 1:
+    if strongest > 1:  # without it, seeds keep their draws
         factor = strongest ** float(torch.rand((), generator=generator).square())
         shot, read = shot * factor**2, read * factor
     truth = process(planes, camera)

@@ -117,9 +117,8 @@ def _linear_noise(
         return mosaic_noise(image, given), False
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
-    encoded = image.to_srgb().pixels
     if given is None:
-        found = finished_noise(encoded)
+        found = finished_noise(image.to_srgb().pixels)
     else:
         found = FinishedNoise(given / 255, given / 255, shared=False)
     deviation = max(found.coarse, _LEAST_ENCODED)

@@ -12,7 +12,7 @@ from PIL import ImageDraw
 from torch import Tensor, nn
 
 from restorekit.engine.device import choose_device
-from restorekit.engine.domain import enter, measure_noise, without_hot_pixels
+from restorekit.engine.domain import enter, measure_noise
 from restorekit.engine.methods import LARGEST_WHOLE
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
@@ -135,7 +135,6 @@ def _run(
 ) -> _Seen:
     """Run the network and keep look(input, output) of a block."""
     network, place = model.model, choose_device(device)
-    image = without_hot_pixels(image, None)
     domain = enter(image, model.card, measure_noise(image, network.spec, None))
     degraded = domain.values[list(domain.passes[0])][None].to(place)
     padded = pad_mirrored(degraded, network.spec.multiple_of)

@@ -29,7 +29,7 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
-from restorekit.ops.noise import estimate_noise_std, finished_noise
+from restorekit.ops.noise import FinishedNoise, finished_noise
 from restorekit.tasks import TASKS, Task
 
 __all__ = [
@@ -147,19 +147,14 @@ class _Run:
         return self._models[reference]
 
     def _model_for(self, image: Image) -> LoadedModel:
-        """Return the chosen model, or the task's own for the picture."""
+        """Return the chosen model, or the task's own that fits the noise of the picture."""
         if self._options.model is not None or self._psf is not None:
             return self._load(self._options.model or self._default)
-        return self._load(self._default_for(image, self._task))
-
-    def _default_for(self, image: Image, task: Task) -> str:
-        """Return the bundled model of a task that fits the noise of the picture."""
         from_camera = False
         measured = self._options.noise is None and image.layout is not Layout.BAYER
-        if task.default_photo_model is not None and measured:
-            check_finite(image)
-            from_camera = finished_noise(image.to_srgb().pixels).from_camera
-        return default_model(task, image.layout, from_camera=from_camera)
+        if self._task.default_photo_model is not None and measured:
+            from_camera = _noise_of(image).from_camera
+        return self._load(default_model(self._task, image.layout, from_camera=from_camera))
 
     def read(self, job: Job) -> _Work:
         """Choose the output and read the input."""
@@ -226,10 +221,10 @@ class _Run:
             return restore_developed(image, denoiser, restore, options, reporter)
         if self._task.takes_noise_level or self._psf is not None or not options.denoise:
             return restore(image, options)
-        check_finite(image)
-        if options.noise is not None or estimate_noise_std(image.to_srgb().pixels) < NOISY:
+        if options.noise is not None or (noise := _noise_of(image)).fine < NOISY:
             return restore(image, options)
-        denoiser = self._load(self._default_for(image, denoise))
+        own = default_model(denoise, image.layout, from_camera=noise.from_camera)
+        denoiser = self._load(own)
         return restore_denoised(image, denoiser, restore, options, reporter)
 
     def write(self, work: _Work) -> FileRecord:
@@ -254,6 +249,16 @@ class _Run:
         if self._options.crop is None or image.layout is not Layout.BAYER:
             return image
         return raw.develop(image).crop(*self._options.crop)
+
+
+def _noise_of(image: Image) -> FinishedNoise:
+    """Return the noise of a finished picture.
+
+    Raises:
+        DecodeError: it holds infinite values or no numbers.
+    """
+    check_finite(image)
+    return finished_noise(image.to_srgb().pixels)
 
 
 def _guarded(work: _Work, stage: Callable[[], _Work]) -> _Work:

@@ -24,6 +24,12 @@ _MOST_DRIFT = 0.5
 _COPIED = 0.05
 """Difference of a frame from another, in units of their noise, up to which it is a copy."""
 _SAMPLES = 1 << 16
+_FROM_OTHER_COLOURS = 0.85
+"""Share of a mosaic's detail that is demosaiced; the rest is what each colour shows alone, whose
+noise is its own."""
+_STILL_BELIEVED, _SPREAD = 1.5, 1.5
+"""By how much of the variance of the noise a demosaiced frame may be less like the reference until
+nothing of it counts, and the deviation of the window for it."""
 _UNSTEADY = 0.5
 """Pixels that an edge in a frame may lie off; the mean trades its blur against noise."""
 
@@ -133,7 +139,7 @@ class Stack:
         original = self._original(laid, shown, noise)
         if original:
             return _rejected(report, f"a copy of {original}")
-        smooth = self._between_pixels(planes, motion)
+        smooth = self._between_pixels(planes, motion, noise)
         del planes
         weights = agreement(stabilised(self.pixels, noise), stabilised(smooth, noise))
         weights *= inside
@@ -161,11 +167,20 @@ class Stack:
         alignment = align(guide(self.pixels, noise), guide(planes, noise))
         return alignment.motion, alignment.inliers, *warp_nearest(planes, alignment.motion)
 
-    def _between_pixels(self, planes: Tensor, motion: Motion) -> Tensor:
-        """Return (C, H, W) planes laid on the reference as they show what lies between pixels."""
+    def _between_pixels(self, planes: Tensor, motion: Motion, noise: NoiseProfile) -> Tensor:
+        """Return (C, H, W) planes laid on the reference as they show what lies between pixels.
+
+        Of a mosaic, what the other colours tell counts unless it is less like the reference than
+        what a colour shows alone, as in light of one colour.
+        """
+        alone = warp_lanczos(planes, motion)
         if self._cfa is None:
-            return warp_lanczos(planes, motion)
-        return warp_mosaic(planes, motion, self._cfa)
+            return alone
+        together = warp_mosaic(planes, motion, self._cfa)
+        reference, first, second = (stabilised(p, noise) for p in (self.pixels, alone, together))
+        worse = (second - first).mul_(second.add_(first).sub_(reference, alpha=2))
+        share = blurred(worse, _SPREAD).neg_().add_(_STILL_BELIEVED).clamp_(0, 1)
+        return alone.lerp_(together, share.mul_(_FROM_OTHER_COLOURS))
 
     def _original(self, laid: Tensor, shown: Tensor, noise: NoiseProfile) -> str | None:
         """Return the name of the frame of which another is a copy, by a sample of their pixels.
@@ -196,8 +211,8 @@ class Stack:
     def mean(self) -> tuple[Tensor, Tensor]:
         """Return the weighted mean (C, H, W) and the share (H, W) of the variance left in it.
 
-        Frames lie between the pixels of the reference as they do, interpolated by a filter that
-        keeps their noise nearly as strong and white as it is. Encoded frames are averaged as they
+        Frames are interpolated to the pixels of the reference by filters that leave their noise a
+        little weaker than the share says, and of mosaics not quite independent of colour. Encoded frames are averaged as they
         are encoded. At an edge a frame may be wrong by the slope times what it lies off, which is
         weighed against its noise.
         """

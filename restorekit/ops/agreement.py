@@ -16,8 +16,9 @@ surprising where they still agree, and where they do not agree any more."""
 _DISPLACEMENT = 0.25
 _BRIGHTNESS = 0.01
 _MOST_EXCESS = 4.0
-_QUARTILE = 0.6745
-_SAMPLES = 1 << 16
+_QUARTILE, _SAMPLES = 0.6745, 1 << 16
+"""Deviations below the mean at which a quarter of normal values lies, and how many pixels tell the
+quarter of a picture."""
 _MARGIN = 3
 
 _BLOCK, _FEWEST_BLOCKS = 16, 16

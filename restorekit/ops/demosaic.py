@@ -34,6 +34,8 @@ _FILTERS = (
     (DIAGONAL, COLUMN, ROW, SAMPLE),
 )
 """What finds R, G and B where R, G1, G2 and B are sampled."""
+_BAND = 256
+"""Rows that are found at a time."""
 
 
 def demosaic(planes: Tensor, cfa: str) -> Tensor:
@@ -49,8 +51,12 @@ def demosaic(planes: Tensor, cfa: str) -> Tensor:
     mosaic = unpack_bayer(planes, cfa)
     *batch, height, width = mosaic.shape
     padded = F.pad(mosaic.view(-1, 1, height, width), (2, 2, 2, 2), mode="reflect")
-    cells = F.conv2d(F.pixel_unshuffle(padded, 2), planes.new_tensor(_of_cells(cfa)))
-    return F.pixel_shuffle(cells, 2).view(*batch, 3, height, width)
+    kernels = planes.new_tensor(_of_cells(cfa))
+    colours = planes.new_empty(len(padded), 3, height, width)
+    for top in range(0, height, _BAND):
+        cells = F.pixel_unshuffle(padded[:, :, top : top + _BAND + 4], 2)
+        colours[:, :, top : top + _BAND] = F.pixel_shuffle(F.conv2d(cells, kernels), 2)
+    return colours.view(*batch, 3, height, width)
 
 
 @cache

@@ -170,8 +170,8 @@ class FinishedNoise:
 
     Attributes:
         fine: its deviation in units of white, as by estimate_noise_std.
-        coarse: that of noise as strong as it at half the size. It equals fine where noise is white,
-            and is greater where a camera has smoothed it.
+        coarse: deviation of white noise that would be as strong as it at half the size. It equals
+            fine where noise is white, and is greater where a camera has smoothed it.
         shared: whether the mean of three colours is noisier than that of independent ones.
     """
 
@@ -197,6 +197,9 @@ def finished_noise(pixels: Tensor) -> FinishedNoise:
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey; grey ones, and those that show hardly any
             noise, share none.
+
+    Returns:
+        fine and coarse noise, and whether colours share it.
     """
     planes = _bands(pixels.float())
     together, each = _together_and_each(planes)

@@ -15,11 +15,11 @@ from restorekit.ops.color import bayer_offsets
 from restorekit.ops.demosaic import demosaic
 
 LONGEST_WARPED = 32766
+"""The longest side that OpenCV warps."""
 _BAND = 256
-_FROM_OTHER_COLOURS = 0.7
-"""Share of a mosaic's detail that is demosaiced; the rest is what each colour shows alone."""
-_LEAST_GAIN, _MOST_GAIN = 0.5, 4.0
-"""By how much a colour is brightened to be like green."""
+_LEAST_LIGHT, _LARGEST_GAIN = 1e-6, 4.0
+"""Mean of a colour that is taken for black, and by how much a colour is brightened at most to be
+like green, so that the same detail shows in all; a brighter one is left as it is."""
 _COLOUR_OF_PLANE = 0, 1, 1, 2
 
 
@@ -99,10 +99,10 @@ def warp_lanczos(planes: Tensor, motion: Motion) -> Tensor:
 
 
 def warp_mosaic(planes: Tensor, motion: Motion, cfa: str) -> Tensor:
-    """Lay a mosaic on the reference by Lanczos interpolation, between samples of all colours.
+    """Lay a mosaic on the reference by Lanczos interpolation of its demosaiced colours.
 
     The samples of one colour are too far apart to show fine detail, and those of the others tell
-    what lies between. Their noise comes with it, so that a part of the detail is left out.
+    what lies between; their noise comes with it.
 
     Args:
         planes: (4, H, W) float32 of the frame, linear R, G1, G2, B, sides of at most half of
@@ -113,16 +113,15 @@ def warp_mosaic(planes: Tensor, motion: Motion, cfa: str) -> Tensor:
     Returns:
         (4, H, W) as the reference lies; outside of the frame the nearest pixel of its edge stands.
     """
-    means = planes.mean((1, 2))
-    gains = (means[1:3].mean() / means).nan_to_num(1).clamp(_LEAST_GAIN, _MOST_GAIN)[:, None, None]
+    means = planes.mean((1, 2)).clamp_min_(_LEAST_LIGHT)
+    gains = (means[1:3].mean() / means).clamp_(1, _LARGEST_GAIN)[:, None, None]
     colours = demosaic(planes * gains, cfa)
-    whole = motion.enlarged(2)
-    laid = warp_lanczos(planes, motion)
+    whole, size = motion.enlarged(2), planes.shape[1:]
+    laid = torch.empty_like(planes)
     for index, (row, column) in enumerate(bayer_offsets(cfa)):
         samples = Motion(2 * whole.turn, whole.place(complex(column, row)))
-        between = _lanczos(colours[_COLOUR_OF_PLANE[index]], samples, planes.shape[1:])
-        laid[index].lerp_(between.div_(gains[index]), _FROM_OTHER_COLOURS)
-    return laid
+        laid[index] = _lanczos(colours[_COLOUR_OF_PLANE[index]], samples, size)
+    return laid.div_(gains)
 
 
 def _lanczos(plane: Tensor, motion: Motion, size: tuple[int, ...]) -> Tensor:
