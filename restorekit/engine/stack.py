@@ -212,9 +212,9 @@ class Stack:
         """Return the weighted mean (C, H, W) and the share (H, W) of the variance left in it.
 
         Frames are interpolated to the pixels of the reference by filters that leave their noise a
-        little weaker than the share says, and of mosaics not quite independent of colour. Encoded frames are averaged as they
-        are encoded. At an edge a frame may be wrong by the slope times what it lies off, which is
-        weighed against its noise.
+        little weaker than the share says, and of mosaics not quite independent of colour. Encoded
+        frames are averaged as they are encoded. At an edge a frame may be wrong by the slope times
+        what it lies off, which is weighed against its noise.
         """
         mean = self._sum / self._total
         return srgb_to_linear(mean) if self._encoded else mean, self._squares / self._total**2
