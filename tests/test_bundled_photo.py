@@ -11,10 +11,20 @@ from torch import Generator
 
 from restorekit import Image, load_model, read_image, restore_image, write_image
 from restorekit.cli import main as entry
-from restorekit.degradations import gaussian_noise, photographed
+from restorekit.degradations import (
+    gaussian_noise,
+    mosaic,
+    photographed,
+    process,
+    sample_camera,
+    shot_read_noise,
+    unprocess,
+)
+from restorekit.engine.burst import merge_burst
 from restorekit.image import Layout, Transfer
 from restorekit.metrics import psnr
 from restorekit.ops.gaussian import blurred
+from tests.shaken import in_memory
 
 NAME = "kbnet_xs.photo"
 SIDE = 256
@@ -38,6 +48,34 @@ def test_real_photographs_gain(shared_data: Path) -> None:
         restored, _ = restore_image(noisy, model)
         gains.append(psnr(restored.pixels.clamp(0, 1), clean) - psnr(noisy.pixels, clean))
     assert sum(gains) / len(gains) > 1.2
+
+
+def test_a_burst_of_dark_noise_that_was_cut_off_beats_its_best_frame(shared_data: Path) -> None:
+    model, gains = load_model(NAME), []
+    for number, path in enumerate(sorted((shared_data / "test" / "kodak24").iterdir())[:3]):
+        generator = Generator().manual_seed(number)
+        camera = sample_camera((), generator)
+        scene = unprocess(read_image(path).pixels, camera)
+        views = [
+            mosaic(scene[:, y : y + SIDE, x : x + SIDE])
+            for x, y in torch.randint(40, 60, (6, 2), generator=generator).tolist()
+        ]
+        frames = in_memory(
+            [
+                Image(
+                    process(shot_read_noise(view, 4.3e-3, 2e-2, generator), camera),
+                    Transfer.SRGB,
+                    Layout.RGB,
+                )
+                for view in views
+            ],
+            reference=0,
+        )
+        merged, _ = merge_burst(frames, load_model("ame_kpn.burst8"), model)
+        single, _ = restore_image(frames[0].load(), model)
+        truth = process(views[0], camera)
+        gains.append(psnr(merged.pixels, truth) - psnr(single.pixels, truth))
+    assert sum(gains) / len(gains) > 1.1
 
 
 def test_clean_photographs_stay_clean(shared_data: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from restorekit.engine.domain import Domain, enter, measure_noise, network_passes
 from restorekit.engine.frames import Frame, by_sharpness, stabilised
@@ -28,6 +29,7 @@ from restorekit.engine.stack import FrameReport, Stack
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
+from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.gaussian import blurred
 
 _WEAK_NOISE, _STRONG_NOISE, _LARGEST_SHARE = 0.005, 0.025, 0.6
@@ -40,6 +42,8 @@ _FLAT, _OVER_FLAT = 0.1, 6.0
 """Share of the picture that is taken for flat, and how many times its difference is no surprise."""
 _SPREAD = 1.5
 """Deviation of the window for it in pixels of a plane."""
+_AT_LARGE = 16
+"""Half the deviation of the window over which brightness is compared."""
 _SAMPLES = 1 << 20
 
 
@@ -113,6 +117,8 @@ def merge_burst(
     if stack.count > 1:
         alone = stack.alone()
         single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, noise)
+        if noise is None:
+            pixels = _as_bright(pixels, single)
         trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
         share = _share_of_network(stack)
         if share:
@@ -184,6 +190,26 @@ def _share_of_network(stack: Stack) -> float:
     deviation = max((noise.shot * level + noise.read**2) ** 0.5, _WEAK_NOISE)
     share = math.log(_STRONG_NOISE / deviation) / math.log(_STRONG_NOISE / _WEAK_NOISE)
     return _LARGEST_SHARE * max(share, 0.0)
+
+
+def _as_bright(mean: Tensor, single: Tensor) -> Tensor:
+    """Return the denoised mean of encoded frames, as bright as the denoised reference at large.
+
+    Where noise is cut off at black or white, the mean of frames is not that of the scene. A network
+    that finds the noise by itself has learnt what it does to one frame, not what the mean tells.
+
+    Args:
+        mean: (C, H, W) linear.
+        single: (C, H, W) linear.
+    """
+    encoded = linear_to_srgb(mean)
+    height, width = mean.shape[1:]
+    darker = functional.avg_pool2d(
+        (linear_to_srgb(single) - encoded)[None], _AT_LARGE, ceil_mode=True
+    )
+    size = darker.shape[2] * _AT_LARGE, darker.shape[3] * _AT_LARGE
+    darker = functional.interpolate(blurred(darker[0], 2.0)[None], size, mode="bilinear")[0]
+    return srgb_to_linear(encoded.add_(darker[:, :height, :width]))
 
 
 def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:
