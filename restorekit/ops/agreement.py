@@ -32,7 +32,7 @@ _LEAST_GAIN, _CERTAIN = 0.005, 5.0
 """Smallest change of light, and how many times its error it must be."""
 
 
-def agreement(reference: Tensor, frame: Tensor) -> Tensor:
+def agreement(reference: Tensor, frame: Tensor, independent: int) -> Tensor:
     """Say how far the difference of two pictures is explained by their noise.
 
     Differences are averaged over neighbourhoods of three sizes, squared, and compared with their
@@ -43,17 +43,18 @@ def agreement(reference: Tensor, frame: Tensor) -> Tensor:
     Args:
         reference: (C, H, W), noise of deviation 1 and black 0, as stabilised gives.
         frame: (C, H, W), likewise, laid on the reference.
+        independent: how many of the C have noise of their own; 1 where all share it.
 
     Returns:
         (H, W): 1 where they agree, 0 where they do not.
     """
-    channels, height, width = reference.shape
+    height, width = reference.shape[1:]
     base, other = (
         2 * functional.avg_pool2d(p[None], 2, ceil_mode=True)[0] for p in (reference, frame)
     )
     difference = (other - base) / math.sqrt(2)
-    deviation = math.sqrt(2 / channels)
-    spread_of_cubes = 2 / (9 * channels)  # of chi-squared variables (Wilson & Hilferty, 1931)
+    deviation = math.sqrt(2 / independent)
+    spread_of_cubes = 2 / (9 * independent)  # of chi-squared variables (Wilson & Hilferty, 1931)
     weights = torch.ones(base.shape[1:])
     for spread, believed, refused in _SCALES:
         mean, level = blurred(difference, spread), blurred(base, spread)
