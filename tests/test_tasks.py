@@ -103,7 +103,8 @@ def test_pairs_of_photographs_have_the_noise_that_is_told() -> None:
     assert pairs.noise_std is not None
     noise = (pairs.degraded - pairs.clean).flatten(1)
     torch.testing.assert_close(noise.std(1), pairs.noise_std.flatten())
-    assert (noise.mean(1).abs() < 0.004 + 0.4 * noise.std(1)).all()
+    # Strong noise that is cut off at black or white has no mean of 0.
+    assert (noise.mean(1).abs() < 0.004 + 0.6 * noise.std(1)).all()
     assert (pairs.noise_std < 2 / 255).any()
     assert (pairs.noise_std > 20 / 255).any()
 
