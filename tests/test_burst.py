@@ -16,6 +16,8 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.metrics import psnr
 from restorekit.ops.color import linear_to_srgb
+from restorekit.ops.gaussian import blurred
+from restorekit.ops.warp import Motion
 from tests.blend_model import BlendConfig, BlendModel, identity, loaded
 from tests.burst_model import CARD, MeanConfig, MeanOfBurst, mean_of_burst
 from tests.shaken import (
@@ -26,6 +28,7 @@ from tests.shaken import (
     noisy,
     raw,
     sampled,
+    seeded,
     seen,
     texture,
 )
@@ -40,18 +43,21 @@ def denoiser() -> LoadedModel:
     return load_model("kbnet_xs.gaussian")
 
 
+def shakes(height: int, width: int, count: int) -> list[Motion]:
+    """Return the motions of shaking hands, the first none, for planes of a size with margins."""
+    size = height - 2 * MARGIN, width - 2 * MARGIN
+    return [hand_motion(*size, shift, shift.real / 30) for shift in SHIFTS[:count]]
+
+
 def clean_frames(scene: Tensor, count: int) -> list[Tensor]:
     """Return what shaking hands see of a (C, H, W) scene, the first frame still."""
-    height, width = (side - 2 * MARGIN for side in scene.shape[1:])
-    motions = [hand_motion(height, width, shift, shift.real / 30) for shift in SHIFTS[:count]]
-    return [seen(scene, motion, MARGIN) for motion in motions]
+    return [seen(scene, motion, MARGIN) for motion in shakes(*scene.shape[1:], count)]
 
 
 def clean_mosaics(scene: Tensor, count: int) -> list[Tensor]:
     """Return the mosaics of what shaking hands see of a scene by coloured, the first still."""
-    height, width = (side // 2 - 2 * MARGIN for side in scene.shape[1:])
-    motions = [hand_motion(height, width, shift, shift.real / 30) for shift in SHIFTS[:count]]
-    return [sampled(scene, motion, MARGIN) for motion in motions]
+    height, width = scene.shape[1] // 2, scene.shape[2] // 2
+    return [sampled(scene, motion, MARGIN) for motion in shakes(height, width, count)]
 
 
 def shots(frames: Sequence[Tensor], noise: NoiseProfile, **metadata: object) -> list[Image]:
@@ -264,6 +270,21 @@ def test_rgb_and_grey_frames_stay_what_they_are(
     assert [frame.status for frame in report.frames].count("merged") == 3
     truth = linear_to_srgb(clean[0])
     assert psnr(merged.pixels, truth) > psnr(images[0].pixels, truth) + 4
+
+
+def test_grey_frames_that_a_camera_smoothed_agree() -> None:
+    clean = linear_to_srgb(texture(240, 280, seed=24))
+    images = []
+    for seed in range(4):
+        noise = blurred(torch.randn(clean.shape, generator=seeded(seed)), 0.8)
+        noise *= 0.03 / noise.std()
+        images.append(Image(clean + noise, Transfer.SRGB, Layout.GRAY))
+    frames = in_memory(images, 0)
+    assert all(frame.from_camera for frame in frames)
+    _, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    for frame in report.frames[1:]:
+        assert frame.weight is not None
+        assert frame.weight > 0.65
 
 
 def test_a_colour_network_sees_the_planes_of_each_frame_together() -> None:

@@ -81,7 +81,8 @@ class Stack:
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
         self._cfa = image.metadata.cfa or "RGGB" if image.layout is Layout.BAYER else None
-        self._independent = _INDEPENDENT if reference.from_camera else len(self.pixels)
+        planes = len(self.pixels)
+        self._independent = min(planes, _INDEPENDENT) if reference.from_camera else planes
         self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
@@ -143,11 +144,11 @@ class Stack:
         original = self._original(laid, shown, noise)
         if original:
             return _rejected(report, f"a copy of {original}")
-        smooth = self._between_pixels(planes, motion, noise)
+        pixels = stabilised(self.pixels, noise)
+        smooth = self._between_pixels(planes, motion, noise, pixels)
         del planes
-        weights = agreement(
-            stabilised(self.pixels, noise), stabilised(smooth, noise), self._independent
-        )
+        weights = agreement(pixels, stabilised(smooth, noise), self._independent)
+        del pixels
         weights *= inside
         if stops:
             weights *= (laid < _CLIPPED * gain).all(0)
@@ -173,17 +174,25 @@ class Stack:
         alignment = align(guide(self.pixels, noise), guide(planes, noise))
         return alignment.motion, alignment.inliers, *warp_nearest(planes, alignment.motion)
 
-    def _between_pixels(self, planes: Tensor, motion: Motion, noise: NoiseProfile) -> Tensor:
+    def _between_pixels(
+        self, planes: Tensor, motion: Motion, noise: NoiseProfile, reference: Tensor
+    ) -> Tensor:
         """Return (C, H, W) planes laid on the reference as they show what lies between pixels.
 
         Of a mosaic, what the other colours tell counts unless it is less like the reference than
         what a colour shows alone, as in light of one colour.
+
+        Args:
+            planes: of the frame, linear.
+            motion: from the reference to the frame.
+            noise: of both.
+            reference: stabilised by it.
         """
         alone = warp_lanczos(planes, motion)
         if self._cfa is None:
             return alone
         together = warp_mosaic(planes, motion, self._cfa)
-        reference, first, second = (stabilised(p, noise) for p in (self.pixels, alone, together))
+        first, second = (stabilised(laid, noise) for laid in (alone, together))
         worse = (second - first).mul_(second.add_(first).sub_(reference, alpha=2))
         share = blurred(worse, _SPREAD).neg_().add_(_STILL_BELIEVED).clamp_(0, 1)
         return alone.lerp_(together, share.mul_(_FROM_OTHER_COLOURS))
