@@ -21,19 +21,41 @@ def with_noise(clean: Tensor, seed: int, deviation: float = 1.0) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_noise_alone_is_believed(channels: int) -> None:
     clean = scene(channels)
-    weights = agreement(with_noise(clean, 0), with_noise(clean, 1), channels)
+    weights = agreement(with_noise(clean, 0), with_noise(clean, 1))
     assert weights.shape == clean.shape[1:]
     assert float(weights.min()) >= 0
     assert float(weights.max()) <= 1
     assert float(weights.mean()) > 0.95
 
 
-def test_noise_that_colours_share_is_believed_where_it_is_known_to_be_shared() -> None:
+def from_camera(clean: Tensor, seed: int) -> Tensor:
+    """Return a scene with noise that is smooth, shared by colours in part, and grows with light."""
+    own, shared = (
+        blurred(torch.randn(count, *clean.shape[1:], generator=seeded(seed + index)), 0.8)
+        for index, count in enumerate((len(clean), 1))
+    )
+    return clean + (own + shared) * torch.tensor([8.0, 2.0, 6.0])[:, None, None] * (
+        0.5 + clean / 60
+    )
+
+
+def test_noise_of_a_camera_is_measured_and_believed() -> None:
     clean = scene(3)
-    first, second = (with_noise(clean[:1], seed).expand(3, -1, -1) for seed in (0, 1))
-    alone, independent = (float(agreement(first, second, count).mean()) for count in (1, 3))
-    assert alone > 0.95
-    assert 1 - alone < 0.5 * (1 - independent)
+    first, second = (from_camera(clean, seed) for seed in (0, 10))
+    assert float(agreement(first, second).mean()) < 0.4
+    assert float(agreement(first, second, white=False).mean()) > 0.9
+
+
+def test_what_moved_does_not_pass_for_noise_of_a_camera() -> None:
+    clean = scene(3)
+    moved = clean.clone()
+    moved[:, :, 20:100] = 60 - scene(3)[:, :, 20:100]
+    first, second = from_camera(clean, 0), from_camera(moved, 10)
+    weights = agreement(first, second, white=False)
+    differing = blurred((moved - clean).abs().amax(0, keepdim=True), 2.0)[0] > 15
+    assert float(differing.float().mean()) > 0.1
+    assert float(weights[differing].mean()) < 0.05
+    assert float(weights[:, 110:].mean()) > 0.85
 
 
 @pytest.mark.parametrize("contrast", [3.0, 10.0, 60.0])
@@ -42,7 +64,7 @@ def test_a_thing_that_moved_is_refused_where_it_was_and_where_it_is(contrast: fl
     reference, frame = base.clone(), base.clone()
     reference[:, 40:80, 30:70] += contrast
     frame[:, 50:90, 110:150] += contrast
-    weights = agreement(with_noise(reference, 0), with_noise(frame, 1), 4)
+    weights = agreement(with_noise(reference, 0), with_noise(frame, 1))
     assert float(weights[40:80, 30:70].max()) < 0.2
     assert float(weights[50:90, 110:150].max()) < 0.2
     assert float(weights[120:].mean()) > 0.95
@@ -51,19 +73,19 @@ def test_a_thing_that_moved_is_refused_where_it_was_and_where_it_is(contrast: fl
 def test_half_a_pixel_off_is_no_other_thing() -> None:
     clean = scene()
     moved = seen(clean / 60, Motion(shift=0.4 - 0.3j)) * 60
-    assert float(agreement(with_noise(clean, 0), with_noise(moved, 1), 4).mean()) > 0.9
+    assert float(agreement(with_noise(clean, 0), with_noise(moved, 1)).mean()) > 0.9
 
 
 def test_a_little_more_light_is_no_other_thing() -> None:
     clean = scene()
-    assert float(agreement(with_noise(clean, 0), with_noise(1.01 * clean, 1), 4).mean()) > 0.9
-    assert float(agreement(with_noise(clean, 0), with_noise(2 * clean, 1), 4).mean()) < 0.1
+    assert float(agreement(with_noise(clean, 0), with_noise(1.01 * clean, 1)).mean()) > 0.9
+    assert float(agreement(with_noise(clean, 0), with_noise(2 * clean, 1)).mean()) < 0.1
 
 
 def test_noise_that_was_stated_too_low_is_seen() -> None:
     clean = torch.full((4, 160, 200), 5.0)
     means = [
-        float(agreement(with_noise(clean, 0, std), with_noise(clean, 1, std), 4).mean())
+        float(agreement(with_noise(clean, 0, std), with_noise(clean, 1, std)).mean())
         for std in (1.0, 1.8, 6.0)
     ]
     assert means[0] > 0.75
@@ -75,15 +97,16 @@ def test_what_moves_does_not_ease_the_comparison_though_it_is_most_of_the_frame(
     clean = torch.full((4, 320, 400), 20.0)
     changed = clean.clone()
     changed[..., :220] += 0.5
-    weights = agreement(with_noise(clean, 0), with_noise(changed, 1), 4)
+    weights = agreement(with_noise(clean, 0), with_noise(changed, 1))
     assert float(weights[:, :200].mean()) < 0.2
     assert float(weights[:, 240:].mean()) > 0.9
 
 
 @pytest.mark.parametrize("size", [(1, 9), (7, 5), (33, 20)])
-def test_small_and_odd_pictures(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("white", [True, False])
+def test_small_and_odd_pictures(size: tuple[int, int], white: bool) -> None:
     clean = torch.full((3, *size), 20.0)
-    assert agreement(clean, clean, 3).tolist() == torch.ones(size).tolist()
+    assert agreement(clean, clean, white=white).tolist() == torch.ones(size).tolist()
 
 
 def test_a_blur_keeps_the_mean_and_reduces_the_noise_as_stated() -> None:

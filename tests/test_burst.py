@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restorekit.degradations import mosaic, process, sample_camera, shot_read_noise
 from restorekit.engine.burst import merge_burst
 from restorekit.engine.inference import Inference
 from restorekit.engine.picture import RestoreOptions, restore_image
@@ -177,6 +178,40 @@ def test_what_moves_leaves_no_trail(
     assert ours > encoded_psnr(blind[:, moving], truth[:, moving]) + 3
     whole, without = (encoded_psnr(p.pixels, truth) for p in (merged, frames[0].load()))
     assert whole > without + 4
+
+
+@pytest.mark.parametrize("noise", GAINS[:2], ids=["gain1", "gain2"])
+@pytest.mark.parametrize("moves", [False, True])
+def test_finished_pictures_of_a_camera_gain_and_leave_no_trail(
+    noise: NoiseProfile, moves: bool
+) -> None:
+    generator = seeded(27)
+    camera = sample_camera((), generator)
+    scene = 0.6 * coloured(240, 280, seed=27)[:, :400, :440]
+    thing, mosaics = 0.6 * coloured(110, 120, seed=28), []
+    for number, (x, y) in enumerate([(0, 0), (4, -6), (-8, 2), (6, 6), (-2, -4)]):
+        view = scene.clone()
+        left = 60 + 30 * number
+        if moves:
+            view[:, 120:340, left : left + 240] = thing[:, :, : 440 - left]
+        mosaics.append(mosaic(view[:, 40 + y : 360 + y, 40 + x : 400 + x]))
+    images = [
+        Image(
+            process(shot_read_noise(each, noise.shot, noise.read, generator), camera),
+            Transfer.SRGB,
+            Layout.RGB,
+        )
+        for each in mosaics
+    ]
+    truth, blind = process(mosaics[0], camera), load_model("kbnet_xs.photo")
+    frames = in_memory(images, reference=0)
+    assert all(frame.from_camera for frame in frames)
+    merged, _ = merge_burst(frames, mean_of_burst(), blind, CPU)
+    single, _ = restore_image(images[0], blind, CPU)
+    moving = (slice(None), slice(80, 300), slice(20, 260))
+    for part, gained in ((moving, 0.0), (slice(None), 0.8)) if moves else ((slice(None), 1.0),):
+        ours, alone = (psnr(p.pixels[part], truth[part]) for p in (merged, single))
+        assert ours > alone + gained
 
 
 def test_frames_of_a_bracket_are_brought_to_one_exposure() -> None:

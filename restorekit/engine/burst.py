@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -42,8 +43,11 @@ _FLAT, _OVER_FLAT = 0.1, 6.0
 """Share of the picture that is taken for flat, and how many times its difference is no surprise."""
 _SPREAD = 1.5
 """Deviation of the window for it in pixels of a plane."""
-_AT_LARGE = 16
-"""Half the deviation of the window over which brightness is compared."""
+_CURVE_POINTS, _BLOCK = 24, 8
+"""Points of the curve of brightness, and side of the blocks that tell it."""
+_BLACK, _MOSTLY_CLIPPED = 1.5 / 255, 0.1
+"""Encoded values that count as cut off at black, or at white; and their share at a brightness from
+which on the curve counts in full."""
 _SAMPLES = 1 << 20
 
 
@@ -113,12 +117,14 @@ def merge_burst(
     )
     mean, left = stack.mean()
     noise = measure_noise(image, denoiser.model.spec, given)
-    pixels = _denoised(image, mean, left, denoising, noise)
+    pixels = single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, noise)
     if stack.count > 1:
         alone = stack.alone()
-        single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, noise)
         if noise is None:
-            pixels = _as_bright(pixels, single)
+            mean = _evenly_noisy(mean, single, left)
+        pixels = _denoised(image, mean, left, denoising, noise)
+        if noise is None:
+            pixels = _as_bright(pixels, single, stack.pixels)
         trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
         share = _share_of_network(stack)
         if share:
@@ -192,24 +198,49 @@ def _share_of_network(stack: Stack) -> float:
     return _LARGEST_SHARE * max(share, 0.0)
 
 
-def _as_bright(mean: Tensor, single: Tensor) -> Tensor:
-    """Return the denoised mean of encoded frames, as bright as the denoised reference at large.
+def _evenly_noisy(mean: Tensor, single: Tensor, left: Tensor) -> Tensor:
+    """Return the mean of frames with the denoised reference mixed in where few frames tell it.
 
-    Where noise is cut off at black or white, the mean of frames is not that of the scene. A network
-    that finds the noise by itself has learnt what it does to one frame, not what the mean tells.
+    A network that finds the noise by itself takes what is noisier than its surroundings for a part
+    of the picture. The mixture is as noisy as the quarter of the mean that is cleanest.
 
     Args:
         mean: (C, H, W) linear.
         single: (C, H, W) linear.
+        left: (H, W) share of the variance of the reference in the mean.
     """
-    encoded = linear_to_srgb(mean)
-    height, width = mean.shape[1:]
-    darker = functional.avg_pool2d(
-        (linear_to_srgb(single) - encoded)[None], _AT_LARGE, ceil_mode=True
-    )
-    size = darker.shape[2] * _AT_LARGE, darker.shape[3] * _AT_LARGE
-    darker = functional.interpolate(blurred(darker[0], 2.0)[None], size, mode="bilinear")[0]
-    return srgb_to_linear(encoded.add_(darker[:, :height, :width]))
+    usual = left.flatten()[:: -(-left.numel() // _SAMPLES)].quantile(0.25)
+    return torch.lerp(single, mean, (usual / left).sqrt_().clamp_(max=1))
+
+
+def _as_bright(mean: Tensor, single: Tensor, reference: Tensor) -> Tensor:
+    """Return the denoised mean of encoded frames, of each brightness as bright as it should be.
+
+    Where noise is cut off at black or white, the mean of frames is not that of the scene. A network
+    that finds the noise by itself has learnt what that does to one frame, not what it does to the
+    mean, so what it tells of one frame decides: a curve of each colour, at the brightnesses at
+    which noise is cut off, brings the mean to it.
+
+    Args:
+        mean: (C, H, W) linear.
+        single: (C, H, W) linear.
+        reference: (C, H, W) linear, what single was made of.
+    """
+    planes = []
+    for colour in zip(mean, single, reference, strict=True):
+        values, target, noisy = (linear_to_srgb(plane) for plane in colour)
+        clipped = (noisy <= _BLACK) | (noisy >= 1 - _BLACK)
+        blocks = torch.stack([values, target - values, clipped.float()])[None]
+        told = functional.avg_pool2d(blocks, _BLOCK, ceil_mode=True)[0].flatten(1)
+        bounds = told[0].quantile(torch.linspace(0, 1, _CURVE_POINTS + 1)[1:-1])
+        part = torch.bucketize(told[0], bounds)
+        chosen = [where for index in range(_CURVE_POINTS) if (where := part == index).any()]
+        points = [told[:, where].mean(1) for where in chosen]
+        place, change, share = torch.stack(points, 1)
+        change *= (share / _MOSTLY_CLIPPED).clamp_(max=1)
+        curve = np.interp(values.numpy(), place.numpy(), change.numpy())
+        planes.append(srgb_to_linear(values + torch.from_numpy(curve).float()))
+    return torch.stack(planes)
 
 
 def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:

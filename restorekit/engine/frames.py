@@ -123,7 +123,7 @@ def _linear_noise(
         found = FinishedNoise(given / 255, given / 255, shared=False)
     deviation = max(found.coarse, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
-    if given is None and found.coarse == found.fine:
+    if given is None and not found.from_camera:
         # Each brightness shows its own noise.
         shot, read = estimate_noise_profile(linear)
     return NoiseProfile(max(shot, LEAST_SHOT), read), found.from_camera

@@ -30,9 +30,6 @@ noise is its own."""
 _STILL_BELIEVED, _SPREAD = 1.5, 1.5
 """By how much of the variance of the noise a demosaiced frame may be less like the reference until
 nothing of it counts, and the deviation of the window for it."""
-_INDEPENDENT = 2
-"""Colours that count as independent where a camera has left noise that they share in part: with
-fewer, still scenes gain more, but what moves leaves a trail."""
 _UNSTEADY = 0.5
 """Pixels that an edge in a frame may lie off; the mean trades its blur against noise."""
 
@@ -81,8 +78,7 @@ class Stack:
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
         self._cfa = image.metadata.cfa or "RGGB" if image.layout is Layout.BAYER else None
-        planes = len(self.pixels)
-        self._independent = min(planes, _INDEPENDENT) if reference.from_camera else planes
+        self._white = not reference.from_camera
         self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
@@ -147,7 +143,7 @@ class Stack:
         pixels = stabilised(self.pixels, noise)
         smooth = self._between_pixels(planes, motion, noise, pixels)
         del planes
-        weights = agreement(pixels, stabilised(smooth, noise), self._independent)
+        weights = agreement(pixels, stabilised(smooth, noise), white=self._white)
         del pixels
         weights *= inside
         if stops:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restorekit.ops.difference_noise import noise_by_level, whitening
 from restorekit.ops.gaussian import blurred
 
 _SCALES = ((1.0, 1.0, 3.0), (2.5, 2.0, 5.0), (5.0, 1.25, 3.5))
@@ -32,7 +34,7 @@ _LEAST_GAIN, _CERTAIN = 0.005, 5.0
 """Smallest change of light, and how many times its error it must be."""
 
 
-def agreement(reference: Tensor, frame: Tensor, independent: int) -> Tensor:
+def agreement(reference: Tensor, frame: Tensor, *, white: bool = True) -> Tensor:
     """Say how far the difference of two pictures is explained by their noise.
 
     Differences are averaged over neighbourhoods of three sizes, squared, and compared with their
@@ -43,7 +45,8 @@ def agreement(reference: Tensor, frame: Tensor, independent: int) -> Tensor:
     Args:
         reference: (C, H, W), noise of deviation 1 and black 0, as stabilised gives.
         frame: (C, H, W), likewise, laid on the reference.
-        independent: how many of the C have noise of their own; 1 where all share it.
+        white: whether the noise is so, and independent in each colour. That of other pictures, as
+            a camera leaves it in finished ones, is measured by their difference.
 
     Returns:
         (H, W): 1 where they agree, 0 where they do not.
@@ -52,21 +55,30 @@ def agreement(reference: Tensor, frame: Tensor, independent: int) -> Tensor:
     base, other = (
         2 * functional.avg_pool2d(p[None], 2, ceil_mode=True)[0] for p in (reference, frame)
     )
-    difference = (other - base) / math.sqrt(2)
-    deviation = math.sqrt(2 / independent)
-    spread_of_cubes = 2 / (9 * independent)  # of chi-squared variables (Wilson & Hilferty, 1931)
+    difference = other.sub_(base).div_(math.sqrt(2))
+    colours = len(base)
+    noise = torch.ones_like(base) if white else noise_by_level(base, difference)
+    difference /= noise
+    spread_of_cubes = 2 / (9 * colours)  # of chi-squared variables (Wilson & Hilferty, 1931)
+    usual = (1 - spread_of_cubes - _QUARTILE * spread_of_cubes**0.5) ** 3
     weights = torch.ones(base.shape[1:])
     for spread, believed, refused in _SCALES:
         mean, level = blurred(difference, spread), blurred(base, spread)
-        variance = functional.max_pool2d(slope_squared(level), 3, 1, 1).mul_(_DISPLACEMENT**2 / 2)
-        variance += (level * _BRIGHTNESS).square_().div_(2)
-        variance += 1 / (4 * math.pi * spread**2)
-        surprise = mean.square_().div_(variance).mean(0)
-        usual = (1 - spread_of_cubes - _QUARTILE * spread_of_cubes**0.5) ** 3
+        slopes = [slope.div_(noise) for slope in _slopes(level)]
+        level.div_(noise)
+        variance = 1 / (4 * math.pi * spread**2)
+        if white:
+            whitened = torch.eye(colours) / math.sqrt(variance)
+        else:
+            whitened = whitening(_of_flat(mean, slopes), variance)
+        mean, level, *slopes = (
+            torch.einsum("ij,jhw->ihw", whitened, each) for each in (mean, level, *slopes)
+        )
+        surprise = mean.square_().div_(_tolerated(slopes, level).add_(1)).mean(0)
         step = -(-surprise.numel() // _SAMPLES)
         quarter = surprise.flatten()[::step].quantile(0.25)
         surprise /= (quarter / usual).clamp(1, _MOST_EXCESS)
-        excess = (surprise - 1) / deviation
+        excess = (surprise - 1) / math.sqrt(2 / colours)
         weights = weights.minimum((refused - excess) / (refused - believed))
     weights = -functional.max_pool2d(-weights[None].clamp_(0, 1), _MARGIN, 1, _MARGIN // 2)
     weights = functional.avg_pool2d(weights, 3, 1, 1, count_include_pad=False)
@@ -75,11 +87,34 @@ def agreement(reference: Tensor, frame: Tensor, independent: int) -> Tensor:
     return weights[0, 0, :height, :width].contiguous()
 
 
-def slope_squared(planes: Tensor) -> Tensor:
-    """Return the squared slope a pixel of (C, H, W) planes."""
+def _of_flat(values: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    """Return a sample (C, N) of (C, H, W) values where the picture is flatter than elsewhere."""
+    step = max(1, math.isqrt(values[0].numel() // _SAMPLES))
+    part = (..., slice(None, None, step), slice(None, None, step))
+    rough = torch.stack([slope[part] for slope in slopes]).square_().mean((0, 1))
+    return values[part][:, rough <= rough.median()]
+
+
+def _tolerated(slopes: Sequence[Tensor], level: Tensor) -> Tensor:
+    """Return the variance of half a difference by what pictures lie off, and by a little light."""
+    squared = torch.zeros_like(level)
+    for slope in slopes:
+        squared.addcmul_(slope, slope)
+    variance = functional.max_pool2d(squared, 3, 1, 1).mul_(_DISPLACEMENT**2 / 2)
+    return variance.add_((level * _BRIGHTNESS).square_().div_(2))
+
+
+def _slopes(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slopes a pixel of (C, H, W) planes, across and down."""
     padded = functional.pad(planes[None], (1,) * 4, mode="replicate")[0]
     across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
     down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
+    return across, down
+
+
+def slope_squared(planes: Tensor) -> Tensor:
+    """Return the squared slope a pixel of (C, H, W) planes."""
+    across, down = _slopes(planes)
     return across.square_() + down.square_()
 
 

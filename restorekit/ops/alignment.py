@@ -226,7 +226,7 @@ def _refined(reference: Tensor, frame: Tensor, motion: Motion) -> Motion:
 
 def _agreement(reference: Tensor, frame: Tensor, motion: Motion) -> Tensor:
     warped, inside = warp_nearest(frame[None], motion)
-    return agreement(reference[None], warped, independent=1) * inside
+    return agreement(reference[None], warped) * inside
 
 
 def _reduced(picture: Tensor, factor: int) -> Tensor:

@@ -73,8 +73,15 @@ def _bands(planes: Tensor) -> Tensor:
     return torch.cat([planes[:, start : start + band] for start in starts.tolist()], dim=1)
 
 
-def _residual(planes: Tensor) -> Tensor:
-    """Return the Laplacian of rows and columns, which keeps the strength of white noise."""
+def residual(planes: Tensor) -> Tensor:
+    """Return the Laplacian of rows and columns, which keeps the strength of white noise.
+
+    Args:
+        planes: (C, H, W).
+
+    Returns:
+        (C, H - 2, W - 2).
+    """
     rows = planes[:, 2:] - 2 * planes[:, 1:-1] + planes[:, :-2]
     return (rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2]) / 6
 
@@ -90,7 +97,7 @@ def _block_statistics(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         clipped += at_limit[:, 1:-1, 1:-1] * often.view(-1, 1, 1)
     signal, variance, touched = (
         functional.avg_pool2d(values, _BLOCK).flatten(1)
-        for values in (inner, _residual(planes).square(), clipped)
+        for values in (inner, residual(planes).square(), clipped)
     )
     return signal, variance, touched == 0
 
@@ -240,7 +247,7 @@ def _white_noise_std(planes: Tensor) -> float:
     """
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _deviation_of_residual(planes)
-    texture = _ring_sum(_residual(planes).square().mean(0))
+    texture = _ring_sum(residual(planes).square().mean(0))
     clipped = _ring_sum(((planes == 0) | (planes == 1)).float().mean(0)[1:-1, 1:-1])
     margin = (_SURROUNDINGS - _PATCH) // 2 + 1
     patches = planes[:, margin:-margin, margin:-margin].unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
@@ -297,11 +304,11 @@ def _deviation_of_residual(planes: Tensor) -> float:
     """
     if min(planes.shape[-2:]) < 3:
         return 0.0
-    residual = _residual(planes).abs_()
-    still = (residual < _STILL).all(0).float()
+    sizes = residual(planes).abs_()
+    still = (sizes < _STILL).all(0).float()
     if still.mean() > _MOSTLY_STILL and min(still.shape) >= _NEIGHBOURS:
         noisy = _sum_of_windows(still, _NEIGHBOURS) < _HARDLY_STILL * _NEIGHBOURS**2
         edge = _NEIGHBOURS // 2
         if noisy.float().mean() > _LEAST_NOISY:
-            residual = residual[:, edge:-edge, edge:-edge][:, noisy]
-    return float(residual.median() / 0.6745)
+            sizes = sizes[:, edge:-edge, edge:-edge][:, noisy]
+    return float(sizes.median() / 0.6745)
