@@ -22,6 +22,9 @@ _QUARTILE, _SAMPLES = 0.6745, 1 << 16
 """Deviations below the mean at which a quarter of normal values lies, and how many pixels tell the
 quarter of a picture."""
 _MARGIN = 3
+_AROUND, _FEW_AGREE, _MOST_AGREE = 10.0, 0.3, 0.7
+"""Deviation of the neighbourhood of a pixel, and the share of it that agrees up to which the pixel
+agrees by chance, and from which on it is believed."""
 
 _BLOCK, _FEWEST_BLOCKS = 16, 16
 _LEAST_SIGNAL, _MOST_CLIPPED = 5.0, 0.05
@@ -40,7 +43,8 @@ def agreement(reference: Tensor, frame: Tensor, *, white: bool = True) -> Tensor
     Differences are averaged over neighbourhoods of three sizes, squared, and compared with their
     variance: that of the noise, of a displacement by a fraction of a pixel, and of a change of
     light by two per cent. Where three quarters of the frame differ by more, as from noise that was
-    stated too low, the comparison is eased, up to twice the deviation.
+    stated too low, the comparison is eased, up to twice the deviation. What agrees in the midst of
+    what does not is taken to do so by chance.
 
     Args:
         reference: (C, H, W), noise of deviation 1 and black 0, as stabilised gives.
@@ -82,6 +86,8 @@ def agreement(reference: Tensor, frame: Tensor, *, white: bool = True) -> Tensor
         weights = weights.minimum((refused - excess) / (refused - believed))
     weights = -functional.max_pool2d(-weights[None].clamp_(0, 1), _MARGIN, 1, _MARGIN // 2)
     weights = functional.avg_pool2d(weights, 3, 1, 1, count_include_pad=False)
+    among = blurred(weights, _AROUND).sub_(_FEW_AGREE).div_(_MOST_AGREE - _FEW_AGREE)
+    weights *= among.clamp_(0, 1)
     size = weights.shape[-2] * 2, weights.shape[-1] * 2
     weights = functional.interpolate(weights[None], size, mode="bilinear", align_corners=False)
     return weights[0, 0, :height, :width].contiguous()

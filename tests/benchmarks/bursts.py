@@ -1,9 +1,10 @@
 """Compare what bursts are merged to with their reference, denoised by itself.
 
-python tests/benchmarks/bursts.py PHOTOGRAPHS [--rgb] [--count 8]
+python tests/benchmarks/bursts.py PHOTOGRAPHS [--rgb] [--moving] [--count 8]
 
 Bursts of eight frames, shifted by up to four pixels, are made of photographs at the noise of the
-AME-KPN paper's gains: mosaics, or RGB pictures developed from them with --rgb.
+AME-KPN paper's gains: mosaics, or RGB pictures developed from them with --rgb. With --moving, a
+mirrored part of the photograph moves over a quarter of the frame, and that quarter alone counts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from restorekit.metrics import psnr
 from restorekit.tasks import TASKS
 
 FRAMES, MARGIN = 8, 12
+STEP = 1 / 24
+"""Part of the width by which a thing moves from frame to frame."""
 
 
 def shifted(linear: Tensor, generator: Generator) -> Tensor:
@@ -57,17 +60,37 @@ def inner(linear: Tensor) -> Tensor:
     return linear[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
+def place(height: int, width: int, frame: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the moving quarter of a frame."""
+    left = round(width * (1 / 12 + STEP * frame))
+    return slice(height // 4, height * 3 // 4), slice(left, left + width // 2)
+
+
+def with_thing(linear: Tensor, frame: int) -> Tensor:
+    """Return a (3, H, W) scene in which a mirrored part of it moves."""
+    rows, columns = place(*linear.shape[1:], frame)
+    _, source = place(*linear.shape[1:], 0)
+    moved = linear.clone()
+    moved[:, rows, columns] = linear.flip((1, 2))[:, rows, source]
+    return moved
+
+
 def draw_burst(
-    pixels: Tensor, camera: CameraParameters, noise: NoiseProfile, rgb: bool, generator: Generator
+    pixels: Tensor,
+    camera: CameraParameters,
+    noise: NoiseProfile,
+    words: argparse.Namespace,
+    generator: Generator,
 ) -> tuple[list[Image], list[Tensor]]:
     """Return noisy frames of an sRGB picture, the first unmoved, and the mosaics without noise."""
     linear = unprocess(pixels, camera)
-    scenes = [inner(linear)] + [shifted(linear, generator) for _ in range(FRAMES - 1)]
+    views = [with_thing(linear, n) if words.moving else linear for n in range(FRAMES)]
+    scenes = [inner(views[0])] + [shifted(view, generator) for view in views[1:]]
     mosaics = [mosaic(scene) for scene in scenes]
     frames = []
     for clean in mosaics:
         noisy = shot_read_noise(clean, noise.shot, noise.read, generator)
-        if rgb:
+        if words.rgb:
             frames.append(Image(process(noisy, camera), Transfer.SRGB, Layout.RGB))
         else:
             frames.append(Image(noisy, Transfer.LINEAR, Layout.BAYER))
@@ -84,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--rgb", action="store_true", help="developed frames in place of mosaics")
+    parser.add_argument("--moving", action="store_true", help="what moves, and that alone")
     parser.add_argument("--count", type=int, help="photographs; all without it")
     words = parser.parse_args()
     network = load_model("ame_kpn.burst8")
@@ -98,7 +122,7 @@ def main() -> None:
             generator = Generator().manual_seed(number)
             camera = sample_camera((), generator)
             pixels = middle(read_image(path).to_srgb().pixels)
-            images, mosaics = draw_burst(pixels, camera, noise, words.rgb, generator)
+            images, mosaics = draw_burst(pixels, camera, noise, words, generator)
             options = RestoreOptions(noise=None if words.rgb else noise)
             frames: list[Frame] = []
             for name, image in enumerate(images):
@@ -112,9 +136,12 @@ def main() -> None:
             single = restore_image(images[reference], denoiser, options)[0]
             results = zip(columns, (images[reference], single, merged), strict=True)
             truth = process(mosaics[reference], camera)
+            part: tuple[slice, slice] = (slice(None), slice(None))
+            if words.moving:
+                part = place(*truth.shape[1:], reference)
             for name, result in results:
                 shown = result.pixels if words.rgb else process(result.pixels, camera)
-                scores[name].append(psnr(shown.clamp(0, 1), truth))
+                scores[name].append(psnr(shown.clamp(0, 1)[:, *part], truth[:, *part]))
         cells = " | ".join(f"{mean(found):.2f}" for found in scores.values())
         print(f"| {gain} | {cells} |", flush=True)
 
