@@ -136,6 +136,11 @@ class Image:
         """Return the columns of one plane."""
         return int(self.pixels.shape[-1])
 
+    @property
+    def cfa(self) -> str:
+        """Return the phase of the Bayer pattern, RGGB where it is not stated."""
+        return self.metadata.cfa or "RGGB"
+
     def with_pixels(self, pixels: torch.Tensor) -> Image:
         """Return this picture with other pixels of the same meaning, (C, H, W) float32."""
         return replace(self, pixels=pixels)

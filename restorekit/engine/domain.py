@@ -138,8 +138,7 @@ def without_hot_pixels(image: Image, given: float | NoiseProfile | None) -> Imag
     if noise is None:
         clipped = clipped_at_black(image)
         noise = mosaic_noise(image, None) if clipped else NoiseProfile(0, 0)
-    cfa = image.metadata.cfa or "RGGB"
-    return image.with_pixels(repaired(image.pixels, cfa, noise.shot, noise.read))
+    return image.with_pixels(repaired(image.pixels, image.cfa, noise.shot, noise.read))
 
 
 def mosaic_noise(image: Image, given: float | NoiseProfile | None) -> NoiseProfile:

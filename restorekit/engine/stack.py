@@ -77,7 +77,7 @@ class Stack:
         self._reference = reference
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
-        self._cfa = image.metadata.cfa or "RGGB" if image.layout is Layout.BAYER else None
+        self._cfa = image.cfa if image.layout is Layout.BAYER else None
         self._white = not reference.from_camera
         self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)

@@ -140,14 +140,13 @@ def write_cfa_dng(image: Image, path: Path, *, bits: int = 16) -> None:
     metadata = image.metadata
     if image.layout is not Layout.BAYER:
         raise UsageError("only a RAW picture with a Bayer mosaic can be written as a CFA DNG")
-    cfa = metadata.cfa or "RGGB"
     lowest = min(-1 / 32, float(image.pixels.min()))
-    samples, black, white = _samples(unpack_bayer(image.pixels, cfa), lowest, 2**bits - 1)
+    samples, black, white = _samples(unpack_bayer(image.pixels, image.cfa), lowest, 2**bits - 1)
     height, width = samples.shape
     inset = _INSET if min(height, width) >= 8 * _INSET else 0
     tags: list[_Tag] = [
         (33421, _SHORT, 2, (2, 2), True),
-        (33422, _BYTE, 4, bytes("RGB".index(color) for color in cfa), True),
+        (33422, _BYTE, 4, bytes("RGB".index(color) for color in image.cfa), True),
         (50710, _BYTE, 3, bytes((0, 1, 2)), True),
         (50711, _SHORT, 1, 1, True),
         (50713, _SHORT, 2, (1, 1), True),
