@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from restorekit.degradations import mosaic
+from restorekit.degradations import CameraParameters, mosaic, process, shot_read_noise
 from restorekit.engine.frames import Frame, inspect_frame
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.ops.warp import Motion
@@ -86,6 +86,14 @@ def raw(planes: Tensor, noise: NoiseProfile | None, **metadata: object) -> Image
     """Return (4, H, W) planes as the mosaic of a camera that states its noise."""
     stated = replace(Metadata(cfa="RGGB", noise=noise), **metadata)
     return Image(planes, Transfer.LINEAR, Layout.BAYER, stated)
+
+
+def finished(
+    planes: Tensor, noise: NoiseProfile, camera: CameraParameters, generator: Generator
+) -> Image:
+    """Return the picture that a camera makes of a noisy mosaic."""
+    exposed = shot_read_noise(planes, noise.shot, noise.read, generator)
+    return Image(process(exposed, camera), Transfer.SRGB, Layout.RGB)
 
 
 def in_memory(images: list[Image], reference: int | None = None) -> list[Frame]:

@@ -17,14 +17,13 @@ from restorekit.degradations import (
     photographed,
     process,
     sample_camera,
-    shot_read_noise,
     unprocess,
 )
 from restorekit.engine.burst import merge_burst
 from restorekit.image import Layout, Transfer
 from restorekit.metrics import psnr
 from restorekit.ops.gaussian import blurred
-from tests.shaken import in_memory
+from tests.shaken import GAINS, finished, in_memory
 
 NAME = "kbnet_xs.photo"
 SIDE = 256
@@ -60,17 +59,8 @@ def test_a_burst_of_dark_noise_that_was_cut_off_beats_its_best_frame(shared_data
             mosaic(scene[:, y : y + SIDE, x : x + SIDE])
             for x, y in torch.randint(40, 60, (6, 2), generator=generator).tolist()
         ]
-        frames = in_memory(
-            [
-                Image(
-                    process(shot_read_noise(view, 4.3e-3, 2e-2, generator), camera),
-                    Transfer.SRGB,
-                    Layout.RGB,
-                )
-                for view in views
-            ],
-            reference=0,
-        )
+        images = [finished(view, GAINS[1], camera, generator) for view in views]
+        frames = in_memory(images, reference=0)
         merged, _ = merge_burst(frames, load_model("ame_kpn.burst8"), model)
         single, _ = restore_image(frames[0].load(), model)
         truth = process(views[0], camera)

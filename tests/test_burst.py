@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restorekit.degradations import mosaic, process, sample_camera, shot_read_noise
+from restorekit.degradations import mosaic, process, sample_camera
 from restorekit.engine.burst import merge_burst
 from restorekit.engine.inference import Inference
 from restorekit.engine.picture import RestoreOptions, restore_image
@@ -24,6 +24,7 @@ from tests.burst_model import CARD, MeanConfig, MeanOfBurst, mean_of_burst
 from tests.shaken import (
     GAINS,
     coloured,
+    finished,
     hand_motion,
     in_memory,
     noisy,
@@ -192,14 +193,7 @@ def finished_shots(noise: NoiseProfile, seed: int, *, moves: bool) -> tuple[list
         if moves:
             view[:, 120:340, left : left + 240] = thing[:, :, : 440 - left]
         mosaics.append(mosaic(view[:, 40 + y : 360 + y, 40 + x : 400 + x]))
-    images = [
-        Image(
-            process(shot_read_noise(each, noise.shot, noise.read, generator), camera),
-            Transfer.SRGB,
-            Layout.RGB,
-        )
-        for each in mosaics
-    ]
+    images = [finished(each, noise, camera, generator) for each in mosaics]
     return images, process(mosaics[0], camera)
 
 

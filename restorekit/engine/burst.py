@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,6 +30,7 @@ from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.curve import equal_parts, interpolated
 from restorekit.ops.gaussian import blurred
 
 _WEAK_NOISE, _STRONG_NOISE, _LARGEST_SHARE = 0.005, 0.025, 0.6
@@ -124,7 +124,7 @@ def merge_burst(
             mean = _evenly_noisy(mean, single, left)
         pixels = _denoised(image, mean, left, denoising, noise)
         if noise is None:
-            pixels = _as_bright(pixels, single, stack.pixels)
+            pixels = _as_bright(pixels, single, image.to_srgb().pixels)
         trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
         share = _share_of_network(stack)
         if share:
@@ -209,8 +209,7 @@ def _evenly_noisy(mean: Tensor, single: Tensor, left: Tensor) -> Tensor:
         single: (C, H, W) linear.
         left: (H, W) share of the variance of the reference in the mean.
     """
-    usual = left.flatten()[:: -(-left.numel() // _SAMPLES)].quantile(0.25)
-    return torch.lerp(single, mean, (usual / left).sqrt_().clamp_(max=1))
+    return torch.lerp(single, mean, (_quantile(left, 0.25) / left).sqrt_().clamp_(max=1))
 
 
 def _as_bright(mean: Tensor, single: Tensor, reference: Tensor) -> Tensor:
@@ -224,22 +223,18 @@ def _as_bright(mean: Tensor, single: Tensor, reference: Tensor) -> Tensor:
     Args:
         mean: (C, H, W) linear.
         single: (C, H, W) linear.
-        reference: (C, H, W) linear, what single was made of.
+        reference: (C, H, W) encoded, what single was made of.
     """
     planes = []
-    for colour in zip(mean, single, reference, strict=True):
-        values, target, noisy = (linear_to_srgb(plane) for plane in colour)
+    for *denoised, noisy in zip(mean, single, reference, strict=True):
+        values, target = (linear_to_srgb(plane) for plane in denoised)
         clipped = (noisy <= _BLACK) | (noisy >= 1 - _BLACK)
         blocks = torch.stack([values, target - values, clipped.float()])[None]
         told = functional.avg_pool2d(blocks, _BLOCK, ceil_mode=True)[0].flatten(1)
-        bounds = told[0].quantile(torch.linspace(0, 1, _CURVE_POINTS + 1)[1:-1])
-        part = torch.bucketize(told[0], bounds)
-        chosen = [where for index in range(_CURVE_POINTS) if (where := part == index).any()]
-        points = [told[:, where].mean(1) for where in chosen]
-        place, change, share = torch.stack(points, 1)
+        points = [told[:, where].mean(1) for where in equal_parts(told[0], _CURVE_POINTS)]
+        places, change, share = torch.stack(points, 1)
         change *= (share / _MOSTLY_CLIPPED).clamp_(max=1)
-        curve = np.interp(values.numpy(), place.numpy(), change.numpy())
-        planes.append(srgb_to_linear(values + torch.from_numpy(curve).float()))
+        planes.append(srgb_to_linear(values + interpolated(places, change, values)))
     return torch.stack(planes)
 
 
@@ -256,8 +251,13 @@ def _trust_in_mean(mean: Tensor, single: Tensor, noise: NoiseProfile) -> Tensor:
     """
     difference = stabilised(mean, noise).sub_(stabilised(single, noise)).square_().mean(0)
     surprise = blurred(difference[None], _SPREAD)[0]
-    flat = surprise.flatten()[:: -(-surprise.numel() // _SAMPLES)].quantile(_FLAT)
-    return 1 / (1 + (surprise / max(_SURPRISE, _OVER_FLAT * float(flat))).square_())
+    flat = float(_quantile(surprise, _FLAT))
+    return 1 / (1 + (surprise / max(_SURPRISE, _OVER_FLAT * flat)).square_())
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Return a quantile of values, by a sample of them, since PyTorch takes no more than 16 M."""
+    return values.flatten()[:: -(-values.numel() // _SAMPLES)].quantile(share)
 
 
 def _finished(image: Image, pixels: Tensor, noise: NoiseProfile, left: float) -> Image:

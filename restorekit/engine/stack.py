@@ -78,7 +78,6 @@ class Stack:
         self.noise = reference.noise
         self.pixels = image.to_linear().pixels
         self._cfa = image.cfa if image.layout is Layout.BAYER else None
-        self._white = not reference.from_camera
         self._encoded = image.transfer is Transfer.SRGB
         self._values = torch.empty(most, *self.pixels.shape, dtype=torch.float16)
         self._weights = torch.empty(most, *self.pixels.shape[1:], dtype=torch.float16)
@@ -143,7 +142,8 @@ class Stack:
         pixels = stabilised(self.pixels, noise)
         smooth = self._between_pixels(planes, motion, noise, pixels)
         del planes
-        weights = agreement(pixels, stabilised(smooth, noise), white=self._white)
+        white = not self._reference.from_camera
+        weights = agreement(pixels, stabilised(smooth, noise), white=white)
         del pixels
         weights *= inside
         if stops:

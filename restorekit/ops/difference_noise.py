@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from restorekit.ops.curve import equal_parts, interpolated
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import residual
 
@@ -39,14 +39,11 @@ def noise_by_level(picture: Tensor, difference: Tensor) -> Tensor:
     inner = level[1:-1, 1:-1].flatten()
     step = -(-inner.numel() // _SAMPLES)
     inner, sizes = inner[::step].contiguous(), sizes[:, ::step]
-    bounds = inner.quantile(torch.linspace(0, 1, _LEVELS + 1)[1:-1])
-    part = torch.bucketize(inner, bounds)
-    chosen = [where for index in range(_LEVELS) if (where := part == index).any()]
+    chosen = equal_parts(inner, _LEVELS)
     places = torch.stack([inner[where].mean() for where in chosen])
     medians = torch.stack([sizes[:, where].median(1).values for where in chosen], 1)
-    curves = medians.div_(_MEDIAN).clamp_(_LEAST_DEVIATION, _MOST_DEVIATION).numpy()
-    planes = [np.interp(level.numpy(), places.numpy(), curve) for curve in curves]
-    return torch.from_numpy(np.stack(planes)).float()
+    curves = medians.div_(_MEDIAN).clamp_(_LEAST_DEVIATION, _MOST_DEVIATION)
+    return torch.stack([interpolated(places, curve, level) for curve in curves])
 
 
 def whitening(values: Tensor, variance: float) -> Tensor:
