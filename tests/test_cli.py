@@ -549,6 +549,7 @@ def test_info_of_the_machine(run: Run) -> None:
     assert facts["version"] == 1
     assert facts["devices"]["cpu"] in ("float32", "bfloat16")
     assert facts["threads"] >= 1
+    assert facts["cpu_kernels"].startswith(("compiled", "plain"))
     assert run("info").out.startswith("restorekit ")
 
 

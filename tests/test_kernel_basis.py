@@ -6,6 +6,12 @@ from restorekit.ops import kernel_basis
 from restorekit.ops.kernel_basis import kernel_basis_attention, kernel_basis_reference
 
 
+@pytest.fixture(autouse=True)
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the compiled kernels, which have tests of their own, aside."""
+    monkeypatch.setattr(kernel_basis, "runs_compiled", lambda *_: False)
+
+
 def arguments(
     generator: torch.Generator,
     shape: tuple[int, int, int, int],

@@ -2,7 +2,8 @@
 
 KBNet (Zhang et al., 2023), Section 3.1. The published order fuses the bases into one kernel a
 pixel; here the bases are applied first and their responses mixed, so that no tensor holds a
-kernel for every pixel. CUDA tensors go to the fused kernels of kernel_basis_fused where those run.
+kernel for every pixel. Tensors go to the kernels of kernel_basis_compiled (CPU) and
+kernel_basis_fused (CUDA) where those run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from restorekit.ops.kernel_basis_compiled import kernel_basis_compiled, runs_compiled
 
 BLOCK_BYTES = 1 << 22
 BLOCK_THREADS = 4
@@ -61,8 +63,8 @@ def kernel_basis_attention(
     """Apply kernel basis attention block by block, forward and backward.
 
     Arguments and result are those of kernel_basis_reference. Blocks of rows are unfolded one at a
-    time, also again in the backward pass, so that extra memory is a few blocks; the fused kernels
-    for CUDA unfold nothing. All is computed in the dtype of the values.
+    time, also again in the backward pass, so that extra memory is a few blocks; the compiled and
+    the fused kernels unfold nothing. The result has the dtype of the values.
     """
     dtype = values.dtype
     arguments = values, coefficients.to(dtype), bases.to(dtype), biases.to(dtype)
@@ -70,6 +72,8 @@ def kernel_basis_attention(
         from restorekit.ops.kernel_basis_fused import kernel_basis_fused
 
         return kernel_basis_fused(*arguments)
+    if runs_compiled(values, bases):
+        return kernel_basis_compiled(*arguments)
     mixed: Tensor = _BlockedKernelBasis.apply(*arguments)  # type: ignore[no-untyped-call]
     return mixed
 
@@ -175,8 +179,6 @@ class _BlockedKernelBasis(torch.autograd.Function):
         ctx: Any, values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, coefficients, bases, biases)
-        if values.dtype == torch.bfloat16 and not values.is_cuda:
-            return _mix_pixels(values, coefficients, bases, biases)
         planes = _Planes(values.shape)
         line = planes.lay(values, planes.margin)
         _mix_in_place(planes, line, coefficients, bases, biases)
@@ -227,51 +229,6 @@ def _mix_in_place(
         products = responses.view(-1, count, group, weight.shape[1]).mul_(weight[:, None])
         mixed = products.sum(1).view(channels, -1)
         torch.addmm(mixed, biases.t(), weight, out=line[:, block])
-
-
-def _mix_pixels(values: Tensor, coefficients: Tensor, bases: Tensor, biases: Tensor) -> Tensor:
-    """Return kernel basis attention, whose responses lie pixel by pixel.
-
-    So the responses times the coefficients are a matrix times a vector. In bfloat16 that takes a
-    third of the time of products and sums, which are computed in float32 and rounded; in float32 it
-    takes as long.
-    """
-    batch, _, height, width = values.shape
-    count, channels, group = bases.shape[:3]
-    grouped = bases.view(count, channels // group, group, group * 9).permute(1, 3, 2, 0)
-    matrix = grouped.reshape(channels // group, group * 9, group * count)
-    weights = coefficients.permute(0, 2, 3, 1).reshape(-1, 1, count)
-    mixed = values.new_empty(len(weights), 1, channels)
-    size = _pixels_at_once(channels * count * values.element_size(), height * width)
-    memory = values.new_empty(size * channels * count)
-    for block, patches in _patches_of_pixels(values, size):
-        weight = weights[block]
-        answers = _within(memory, len(weight), len(matrix), group * count)
-        unfolded = patches.view(len(matrix), group * 9, -1)
-        torch.bmm(unfolded.mT, matrix, out=answers.transpose(0, 1))
-        pixels = torch.bmm(weight, answers.view(-1, channels, count).mT, out=mixed[block])
-        pixels[:, 0].addmm_(weight[:, 0], biases)
-    return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _patches_of_pixels(values: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of whole rows, or of parts of a row, of at most so many pixels.
-
-    Yields:
-        their place among all pixels, and (C, 3, 3, rows, columns) in memory that the next ones
-        take.
-    """
-    batch, channels, height, width = values.shape
-    memory = values.new_empty(channels * 9 * size)
-    tall, wide = max(1, size // width), min(size, width)
-    for picture, y, x in product(range(batch), range(0, height, tall), range(0, width, wide)):
-        bottom, right = min(y + tall, height), min(x + wide, width)
-        around = values[picture, :, max(y - 1, 0) : bottom + 1, max(x - 1, 0) : right + 1]
-        margins = int(x == 0), int(right == width), int(y == 0), int(bottom == height)
-        taps = F.pad(around, margins).unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 3, 4, 1, 2)
-        first = (picture * height + y) * width + x
-        pixels = slice(first, first + (bottom - y) * (right - x))
-        yield pixels, _within(memory, *taps.shape).copy_(taps)
 
 
 def _pixels_at_once(bytes_each: int, most: int) -> int:
