@@ -71,7 +71,7 @@ class DynamicConv(Aggregation):
 
     def coefficients(self, features: Tensor) -> Tensor:
         """Return the (B, N) weights of the kernels, which sum to 1 in each picture."""
-        mean = self.pool(channel_means(features))
+        mean = self.pool(channel_means, features)
         weights: Tensor = self.mix(self.squeeze(mean).relu()).softmax(1)
         return weights.flatten(1).expand(len(features), -1)
 

@@ -33,11 +33,15 @@ class ChannelGate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the weighed (B, C, H, W) features."""
-        mean = self.mean(channel_means(features))
-        maximum = self.maximum(features.amax((2, 3), keepdim=True))
+        mean = self.mean(channel_means, features)
+        maximum = self.maximum(_channel_maxima, features)
         logits = self.mix(self.squeeze(mean).relu() + self.squeeze(maximum).relu())
         weighed: Tensor = features * logits.sigmoid()
         return weighed
+
+
+def _channel_maxima(features: Tensor) -> Tensor:
+    return features.amax((2, 3), keepdim=True)
 
 
 class SpatialGate(nn.Module):

@@ -102,7 +102,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, out_channels, 1, 1) weights."""
-        weights: Tensor = self.mix(self.pool(channel_means(features)))
+        weights: Tensor = self.mix(self.pool(channel_means, features))
         return weights
 
 

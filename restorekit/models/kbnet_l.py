@@ -82,8 +82,7 @@ class TransposedAttention(nn.Module):
             .reshape(batch, 3, self.heads, channels // self.heads, height * width)
             .unbind(1)
         )
-        similarity = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
-        weights = (self.pool(similarity) * self.temperature).softmax(-1)
+        weights = (self.pool(_similarity, query, key) * self.temperature).softmax(-1)
         attended = (weights.to(value.dtype) @ value).reshape(batch, channels, height, width)
         projected: Tensor = self.project(attended)
         return projected
@@ -92,6 +91,10 @@ class TransposedAttention(nn.Module):
         """Return the multiplications of the two attention products."""
         batch, channels, height, width = features.shape
         return 2 * batch * height * width * channels * channels // self.heads
+
+
+def _similarity(query: Tensor, key: Tensor) -> Tensor:
+    return F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
 
 
 class KBTransformerBlock(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,19 +12,24 @@ from torch.autograd.function import once_differentiable
 
 
 class PooledStatistic(nn.Module):
-    """Pass a pooled statistic through, or replace it by one that was measured beforehand."""
+    """Pool features, or give what was measured beforehand in place of that."""
 
     def __init__(self) -> None:
-        """Start by passing statistics through."""
+        """Start by pooling each input."""
         super().__init__()
         self.measuring = False
         self.frozen: Tensor | None = None
 
-    def forward(self, statistic: Tensor) -> Tensor:
-        """Return the (B, ...) statistic of this input, or the frozen (1, ...) one."""
+    def forward(
+        self, statistic: Callable[..., Tensor], features: Tensor, *others: Tensor
+    ) -> Tensor:
+        """Return the (B, ...) statistic of features, or the frozen (1, ...) one at no cost."""
+        if self.frozen is not None and not self.measuring:
+            return self.frozen.to(features.dtype)
+        found = statistic(features, *others)
         if self.measuring:
-            self.frozen = statistic.mean(0, keepdim=True)
-        return statistic if self.frozen is None else self.frozen.to(statistic.dtype)
+            self.frozen = found = found.mean(0, keepdim=True)
+        return found
 
 
 def channel_means(features: Tensor) -> Tensor:
