@@ -1,51 +1,18 @@
 """The compiled kernels, held to the published order in float64 for each kind of processor."""
 
-import ctypes
-import os
-import platform
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
-from restorekit.ops import kernel_basis_compiled as compiled
 from restorekit.ops.kernel_basis import kernel_basis_attention, kernel_basis_reference
 from restorekit.ops.kernel_basis_compiled import kernel_basis_compiled
+from tests.processors import PROCESSORS, needs_compiler
 
-COMPILER = shutil.which(os.environ.get("CXX") or "g++")
-PROCESSORS = ["native"]
-if platform.machine() == "x86_64":
-    PROCESSORS += ["x86-64", "x86-64-v3"]
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor]
 
-pytestmark = pytest.mark.skipif(
-    COMPILER is None or platform.system() != "Linux", reason="needs g++ on Linux"
-)
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_CACHE_HOME", str(folder))
-        compiled.library.cache_clear()
-        yield folder / "restorekit"
-    compiled.library.cache_clear()
-
-
-@pytest.fixture
-def library(cache_folder: Path, monkeypatch: pytest.MonkeyPatch, processor: str) -> None:
-    """Build for a processor whose instructions this one may have more of."""
-    assert COMPILER is not None
-    flags = [flag.replace("native", processor) for flag in compiled._FLAGS]
-    built = ctypes.CDLL(str(compiled.build(COMPILER, *flags)))
-    monkeypatch.setattr(compiled, "library", lambda: built)
+pytestmark = [needs_compiler, pytest.mark.usefixtures("processor")]
 
 
 def arguments(
@@ -83,7 +50,7 @@ def assert_right(inputs: Arguments) -> None:
         assert (one.double() - other).norm() <= BOUNDS[one.dtype] * other.norm()
 
 
-@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("processor", PROCESSORS, indirect=True)
 @pytest.mark.parametrize("dtype", list(BOUNDS))
 @pytest.mark.parametrize(
     ("shape", "count"),
@@ -98,7 +65,6 @@ def assert_right(inputs: Arguments) -> None:
 )
 def test_compiled_kernels_equal_the_published_order(
     generator: torch.Generator,
-    library: None,
     dtype: torch.dtype,
     shape: tuple[int, int, int, int],
     count: int,
@@ -106,11 +72,8 @@ def test_compiled_kernels_equal_the_published_order(
     assert_right(arguments(generator, shape, count, dtype))
 
 
-@pytest.mark.parametrize("processor", ["native"])
 @pytest.mark.parametrize("dtype", list(BOUNDS))
-def test_any_memory_layout_is_read(
-    generator: torch.Generator, library: None, dtype: torch.dtype
-) -> None:
+def test_any_memory_layout_is_read(generator: torch.Generator, dtype: torch.dtype) -> None:
     values, coefficients, bases, biases = arguments(generator, (2, 8, 9, 7), 3, dtype)
     expected = kernel_basis_compiled(values, coefficients, bases, biases)
     last = values.contiguous(memory_format=torch.channels_last)
@@ -124,9 +87,8 @@ def test_any_memory_layout_is_read(
     assert torch.equal(given[0], torch.autograd.grad(expected, values, spread.contiguous())[0])
 
 
-@pytest.mark.parametrize("processor", ["native"])
 def test_the_same_call_gives_the_same_bits(
-    generator: torch.Generator, library: None, monkeypatch: pytest.MonkeyPatch
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = arguments(generator, (2, 16, 33, 31), 8)
     found = []
@@ -141,8 +103,7 @@ def test_the_same_call_gives_the_same_bits(
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("processor", ["native"])
-def test_what_is_not_finite_stays_where_it_is(generator: torch.Generator, library: None) -> None:
+def test_what_is_not_finite_stays_where_it_is(generator: torch.Generator) -> None:
     values, *others = (x.detach() for x in arguments(generator, (1, 8, 9, 30), 4, torch.bfloat16))
     values[0, 1, 4, 7], values[0, 6, 2, 20] = torch.nan, torch.inf
     mixed = kernel_basis_compiled(values, *others)
@@ -152,34 +113,24 @@ def test_what_is_not_finite_stays_where_it_is(generator: torch.Generator, librar
     assert broken.sum() == 2 * 4 * 9
 
 
-def test_a_library_is_built_once_and_used(
-    generator: torch.Generator, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_do_not_depend_on_the_default_dtype(generator: torch.Generator) -> None:
     inputs = arguments(generator, (1, 8, 5, 6), 3)
-    compiled.library.cache_clear()
-    output = kernel_basis_attention(*inputs)
-    assert torch.equal(output, kernel_basis_compiled(*inputs))
-    compiled.library.cache_clear()
-    monkeypatch.setattr(subprocess, "run", lambda *_: pytest.fail("compiled once more"))
-    assert torch.equal(output, kernel_basis_attention(*inputs))
-    assert all(path.suffix == ".so" for path in cache_folder.iterdir())
+    output = kernel_basis_compiled(*inputs)
+    expected = torch.autograd.grad(output.sum(), inputs, retain_graph=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = torch.autograd.grad(output.sum(), inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
 
 
-@pytest.mark.parametrize("lack", ["compiler", "place", "program"])
-def test_without_compiled_kernels_all_works(
-    generator: torch.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    if lack == "compiler":
-        monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    elif lack == "place":
-        (tmp_path / "cache").write_text("a file")
-    else:
-        monkeypatch.setattr(compiled, "_SOURCES", (tmp_path / "none.h", tmp_path / "broken.cpp"))
-        for source in compiled._SOURCES:
-            source.write_text("no program")
-    compiled.library.cache_clear()
-    inputs = arguments(generator, (1, 8, 5, 6), 3)
-    torch.testing.assert_close(kernel_basis_attention(*inputs), kernel_basis_reference(*inputs))
-    assert compiled.library() is None
-    compiled.library.cache_clear()
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_shapes_that_do_not_fit_are_refused(generator: torch.Generator, wrong: int) -> None:
+    inputs = list(arguments(generator, (1, 8, 5, 6), 3))
+    inputs[wrong] = inputs[wrong][:, 1:]
+    with pytest.raises(ValueError, match="do not fit values"):
+        kernel_basis_attention(*inputs)
+    inputs[wrong] = inputs[wrong].to("meta")
+    with pytest.raises(ValueError, match="fit|one device"):
+        kernel_basis_attention(*inputs)

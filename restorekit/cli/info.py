@@ -63,7 +63,7 @@ def machine_facts() -> Facts:
 
     from restorekit.engine.device import DTYPES, choose_dtype
     from restorekit.hub import bundled_cards
-    from restorekit.ops.kernel_basis_compiled import library
+    from restorekit.ops.compiled import library
 
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
@@ -74,7 +74,7 @@ def machine_facts() -> Facts:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "cpu_kernels": "compiled" if library() else "plain, for want of g++",
+        "cpu_kernels": "compiled" if library("kernel_basis_forward") else "plain, for want of g++",
         "devices": {
             device: str(choose_dtype("auto", torch.device(device), DTYPES)).removeprefix("torch.")
             for device in devices

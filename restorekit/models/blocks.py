@@ -35,11 +35,16 @@ class LayerNorm(nn.Module):
 class ScaledConv(nn.Conv2d):
     """Convolve, and scale every output channel by a learned factor."""
 
+    bias: nn.Parameter
+
     def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
         """Return scale * conv(input); the scale (C) is folded into the weights."""
         factor = torch.ones_like(self.weight[:, 0, 0, 0]) if scale is None else scale
-        bias = None if self.bias is None else self.bias * factor
-        return F.conv2d(input, self.weight * factor.view(-1, 1, 1, 1), bias)
+        return F.conv2d(input, *self.scaled(factor))
+
+    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weight and the bias times a factor (C)."""
+        return self.weight * factor.view(-1, 1, 1, 1), self.bias * factor
 
 
 class KernelBasis(nn.Module):

@@ -22,6 +22,7 @@ from restorekit.models.blocks import (
     ScaledConv,
     simple_gate,
 )
+from restorekit.ops import gated_block
 
 
 class KBBlock(nn.Module):
@@ -40,6 +41,7 @@ class KBBlock(nn.Module):
     ) -> None:
         """Build the block; without bases the values of kernel basis attention pass unchanged."""
         super().__init__()
+        self._depthwise = lightweight
         size, groups = (3, channels) if lightweight else (5, channels // 4)
         self.norm1 = LayerNorm(channels)
         self.spatial = nn.Sequential(
@@ -71,6 +73,32 @@ class KBBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, C, H, W) features."""
+        if not gated_block.runs_compiled(features, self.reduce.in_channels):
+            return self._fed_forward(self._fused(features))
+        return gated_block.feed_forward(
+            self._fused_compiled(features),
+            _layer(self.norm2),
+            _layer(self.expand),
+            self.reduce.scaled(self.gamma),
+        )
+
+    def _fused_compiled(self, features: Tensor) -> Tensor:
+        """Return the same as _fused, by a kernel if it has two depthwise branches and attention."""
+        plain = self._depthwise and self.kernels is None
+        if not plain or self.attention is None or not isinstance(self.values, nn.Sequential):
+            return self._fused(features)
+        seen = features if self.attention.pool.fixed else self.norm1(features)
+        points, depthwise = zip(self.values, self.spatial, strict=True)
+        return gated_block.branches(
+            features,
+            _layer(self.norm1),
+            _layer(*points),
+            _layer(*depthwise),
+            self.attention(seen),
+            self.project.scaled(self.beta),
+        )
+
+    def _fused(self, features: Tensor) -> Tensor:
         normal = self.norm1(features)
         values = None if self.values is None else self.values(normal)
         if self.kernels is not None and self.coefficients is not None:
@@ -79,10 +107,18 @@ class KBBlock(nn.Module):
         if self.attention is not None:
             fused = fused * self.attention(normal)
         projected: Tensor = self.project(fused, self.beta)
-        fused = features + projected
+        return features + projected
+
+    def _fed_forward(self, fused: Tensor) -> Tensor:
         gated = simple_gate(self.expand(self.norm2(fused)))
         widened: Tensor = self.reduce(gated, self.gamma)
         return fused + widened
+
+
+def _layer(*modules: nn.Module) -> gated_block.Layer:
+    """Return the weights and the biases of layers that lie side by side."""
+    weight, bias = (torch.cat([getattr(x, name) for x in modules]) for name in ("weight", "bias"))
+    return weight, bias
 
 
 class GatedUNet(nn.Module):

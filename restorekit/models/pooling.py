@@ -20,11 +20,16 @@ class PooledStatistic(nn.Module):
         self.measuring = False
         self.frozen: Tensor | None = None
 
+    @property
+    def fixed(self) -> bool:
+        """Return whether the statistic is frozen, and features not looked at."""
+        return self.frozen is not None and not self.measuring
+
     def forward(
         self, statistic: Callable[..., Tensor], features: Tensor, *others: Tensor
     ) -> Tensor:
         """Return the (B, ...) statistic of features, or the frozen (1, ...) one at no cost."""
-        if self.frozen is not None and not self.measuring:
+        if self.fixed and self.frozen is not None:
             return self.frozen.to(features.dtype)
         found = statistic(features, *others)
         if self.measuring:

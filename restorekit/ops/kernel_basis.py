@@ -65,7 +65,19 @@ def kernel_basis_attention(
     Arguments and result are those of kernel_basis_reference. Blocks of rows are unfolded one at a
     time, also again in the backward pass, so that extra memory is a few blocks; the compiled and
     the fused kernels unfold nothing. The result has the dtype of the values.
+
+    Raises:
+        ValueError: the shapes do not fit, or the tensors lie on several devices.
     """
+    batch, channels, *size = values.shape
+    count, _, group = bases.shape[:3]
+    wanted = (batch, count, *size), (count, channels, group, 3, 3), (count, channels)
+    others = coefficients, bases, biases
+    if channels % group or wanted != tuple(tuple(x.shape) for x in others):
+        found = ", ".join(str(tuple(x.shape)) for x in others)
+        raise ValueError(f"{found} do not fit values {tuple(values.shape)}")
+    if any(x.device != values.device for x in others):
+        raise ValueError("values, coefficients, bases and biases must lie on one device")
     dtype = values.dtype
     arguments = values, coefficients.to(dtype), bases.to(dtype), biases.to(dtype)
     if _runs_fused(values, bases):
@@ -234,7 +246,7 @@ def _mix_in_place(
 def _pixels_at_once(bytes_each: int, most: int) -> int:
     """Return the pixels of a block whose responses take so many bytes each."""
     room = BLOCK_BYTES * min(torch.get_num_threads(), BLOCK_THREADS)
-    return min(max(1, room // bytes_each), most)
+    return max(1, min(room // bytes_each, most))
 
 
 def _bases_as_matrix(bases: Tensor) -> Tensor:

@@ -5,6 +5,25 @@
 
 namespace {
 
+// The inputs of an output are the taps of its group, and one for the bias.
+constexpr int INPUTS = GROUP * TAPS + 1, PRODUCTS = GROUP * INPUTS;
+// Rows of products, and vectors of a tap, whose sums are in registers at a time.
+constexpr int AT_ONCE = MANY ? 12 : 4, ABREAST = LANES == 16 ? 3 : 1;
+
+// Store products row by row, and pixel by pixel where that is another order: two rows make a row of
+// pairs, and two pixels of a row a pair.
+inline void store(Vector products, Index row, Index pixel, float* by_row, float*) {
+    at(by_row + row * TILE + pixel) = products;
+}
+
+inline void store(Vector products, Index row, Index pixel, uint32_t* by_row, uint32_t* by_pixel) {
+    const Words bits = bfloat16_words(products);
+    auto& words = *reinterpret_cast<Words*>(by_row + row / 2 * TILE + pixel);
+    words = row % 2 ? words | bits << 16 : bits;
+    auto* halves = reinterpret_cast<Halves*>(by_pixel + (row * TILE + pixel) / 2);
+    *halves = bfloat16(products);
+}
+
 // Write the products of every output's gradient with its inputs, for one tile of pixels.
 template <typename Pack>
 void multiply(const float* lines, const Block& block, const float* outputs,
@@ -14,8 +33,8 @@ void multiply(const float* lines, const Block& block, const float* outputs,
         const float* output = outputs + o * block.pixels;
         const float* input = lines + c * block.plane + y * block.line + x;
         for (int i = 0; i < TILE; i += LANES)
-            Pack::store(k + 1 < INPUTS ? load(output + i) * load(input + i) : load(output + i),
-                        row, i, by_row, by_pixel);
+            store(k + 1 < INPUTS ? load(output + i) * load(input + i) : load(output + i), row, i,
+                  by_row, by_pixel);
     }
 }
 
@@ -102,24 +121,36 @@ struct Backward {
     Index to_coefficients_size = sets * PRODUCTS / DEPTH * ROWS;
     Index to_values_size = GROUP * GROUP * words * TAPS, taps_size = PRODUCTS * lanes;
 
-    // Every part takes some of the groups, and has gradients of the coefficients of its own.
+    // Every part takes some of the groups, through one block of pixels after the other, and has
+    // gradients of the coefficients of its own, which are summed block by block.
     void run(int parts) const {
-#pragma omp parallel for num_threads(parts)
-        for (int part = 0; part < parts; ++part) {
-            const Index first = part * shape.groups() / parts;
-            const Index groups = (part + 1) * shape.groups() / parts - first;
-            std::vector<Word> to_coefficients(groups * to_coefficients_size);
-            std::vector<Word> to_values(groups * to_values_size);
-            std::vector<float> taps(groups * taps_size);
-            for (Index g = 0; g < groups; ++g)
-                pack_bases(first + g, to_coefficients.data() + g * to_coefficients_size,
-                           to_values.data() + g * to_values_size);
+        std::vector<Word> to_coefficients(shape.groups() * to_coefficients_size);
+        std::vector<Word> to_values(shape.groups() * to_values_size);
+        std::vector<float> taps(shape.groups() * taps_size);
+        std::vector<std::vector<float>> mixing_gradients(parts);
+#pragma omp parallel num_threads(parts)
+        {
+#pragma omp for
+            for (Index group = 0; group < shape.groups(); ++group)
+                pack_bases(group, to_coefficients.data() + group * to_coefficients_size,
+                           to_values.data() + group * to_values_size);
             for (Index picture = 0; picture < shape.batch; ++picture)
-                for (Index top = 0; top < shape.height; top += shape.rows_at_once())
-                    differentiate({shape, picture, top}, part, first, groups,
-                                  to_coefficients.data(), to_values.data(), taps.data());
-            for (Index g = 0; g < groups; ++g)
-                store_bases(first + g, taps.data() + g * taps_size);
+                for (Index top = 0; top < shape.height; top += shape.rows_at_once()) {
+                    const Block block(shape, picture, top);
+#pragma omp for
+                    for (int part = 0; part < parts; ++part) {
+                        mixing_gradients[part].assign(sets * ROWS * block.pixels, 0);
+                        differentiate(block, part * shape.groups() / parts,
+                                      (part + 1) * shape.groups() / parts, to_coefficients.data(),
+                                      to_values.data(), taps.data(), mixing_gradients[part].data());
+                    }
+#pragma omp for
+                    for (Index y = block.top; y < block.bottom; ++y)
+                        store_coefficients(block, y, mixing_gradients);
+                }
+#pragma omp for
+            for (Index group = 0; group < shape.groups(); ++group)
+                store_bases(group, taps.data() + group * taps_size);
         }
     }
 
@@ -143,20 +174,22 @@ struct Backward {
             }
     }
 
-    void differentiate(const Block& block, int part, Index first, Index groups,
-                       const Word* to_coefficients, const Word* to_values, float* taps) const {
+    void differentiate(const Block& block, Index first, Index last, const Word* to_coefficients,
+                       const Word* to_values, float* taps, float* mixing_gradient) const {
         const Index pixels = block.pixels, plane = block.plane;
         std::vector<Word> mixing(words * pixels), mixing_by_pixel(pixels / DEPTH * lanes);
         std::vector<Word> products(PRODUCTS * TILE), products_by_pixel(PRODUCTS * TILE);
-        std::vector<float> mixing_gradient(sets * ROWS * pixels);
         std::vector<float> lines(GROUP * plane), gradient(GROUP * pixels), lines_gradient;
         Word* by_row = products.data();
         Word* by_pixel = DEPTH == 1 ? by_row : products_by_pixel.data();
         lay_out<Pack>(coefficients, shape, block.picture, 0, shape.count, block.top, block.bottom,
                       mixing.data(), pixels);
         turn(mixing.data(), pixels, mixing_by_pixel.data());
-        for (Index g = 0; g < groups; ++g) {
-            const Index channel = (first + g) * GROUP;
+        for (Index group = first; group < last; ++group) {
+            const Index channel = group * GROUP;
+            const Word* group_to_coefficients = to_coefficients + group * to_coefficients_size;
+            const Word* group_to_values = to_values + group * to_values_size;
+            float* group_taps = taps + group * taps_size;
             lay_out<Single>(values, shape, block.picture, channel, GROUP, block.top - 1,
                             block.bottom + 1, lines.data() + 1, plane);
             lay_out<Single>(outputs, shape, block.picture, channel, GROUP, block.top, block.bottom,
@@ -167,28 +200,24 @@ struct Backward {
                                by_pixel);
                 for (Index set = 0; set < sets; ++set)
                     add_to_coefficients<Pack>(
-                        by_row, to_coefficients + set * PRODUCTS / DEPTH * ROWS,
-                        mixing_gradient.data() + set * ROWS * pixels + pixel, pixels);
+                        by_row, group_to_coefficients + set * PRODUCTS / DEPTH * ROWS,
+                        mixing_gradient + set * ROWS * pixels + pixel, pixels);
                 const Word* tile_mixing = mixing_by_pixel.data() + pixel / DEPTH * lanes;
                 int row = 0;
                 for (; row + AT_ONCE <= PRODUCTS; row += AT_ONCE)
                     add_to_taps<Pack, AT_ONCE>(by_pixel + row * TILE / DEPTH, tile_mixing, lanes,
-                                               taps + row * lanes);
+                                               group_taps + row * lanes);
                 for (; row < PRODUCTS; row += GROUP)
                     add_to_taps<Pack, GROUP>(by_pixel + row * TILE / DEPTH, tile_mixing, lanes,
-                                             taps + row * lanes);
+                                             group_taps + row * lanes);
                 for (int c = 0; c < GROUP; ++c)
                     for (Index i = pixel; i < pixel + TILE; i += ABREAST * LANES)
                         add_to_values<Pack>(gradient.data() + i, block, mixing.data() + i, words,
-                                            to_values + c * GROUP * words * TAPS,
+                                            group_to_values + c * GROUP * words * TAPS,
                                             lines_gradient.data() + c * plane + i);
             }
             add_lines(block, channel, lines_gradient.data() + 1);
-            to_coefficients += to_coefficients_size;
-            to_values += to_values_size;
-            taps += taps_size;
         }
-        store_coefficients(block, part, mixing_gradient.data());
     }
 
     // Lay the bases along the lanes, with adjoining pixels as the parts of a word.
@@ -212,15 +241,17 @@ struct Backward {
         }
     }
 
-    void store_coefficients(const Block& block, int part, const float* lines) const {
-        const Index picture = part * shape.batch + block.picture;
-        for (Index y = block.top; y < block.bottom; ++y, lines += block.line) {
-            float* row = coefficients_gradient +
-                         (picture * shape.height + y) * shape.width * shape.count;
-            for (Index x = 0; x < shape.width; ++x)
-                for (Index n = 0; n < shape.count; ++n)
-                    row[x * shape.count + n] = lines[n * block.pixels + x];
-        }
+    void store_coefficients(const Block& block, Index y,
+                            const std::vector<std::vector<float>>& gradients) const {
+        float* row = coefficients_gradient +
+                     (block.picture * shape.height + y) * shape.width * shape.count;
+        for (Index x = 0; x < shape.width; ++x)
+            for (Index n = 0; n < shape.count; ++n) {
+                float sum = 0;
+                for (const auto& gradient : gradients)
+                    sum += gradient[n * block.pixels + (y - block.top) * block.line + x];
+                row[x * shape.count + n] = sum;
+            }
     }
 
     void store_bases(Index group, const float* taps) const {
@@ -238,17 +269,17 @@ struct Backward {
 }  // namespace
 
 // Sizes are B, C, H, W and N, and the strides of the values, the coefficients and the outputs.
-#define EXPORT(NAME, NUMBER)                                                                      \
-    extern "C" void backward_##NAME(const NUMBER* values, const NUMBER* coefficients,             \
-                                    const NUMBER* outputs, const NUMBER* bases,                   \
-                                    const NUMBER* biases, float* values_gradient,                 \
-                                    float* coefficients_gradient, float* bases_gradient,          \
-                                    float* biases_gradient, const int64_t* sizes, int parts) {    \
-        Backward<NUMBER>{{values, sizes + 5},   {coefficients, sizes + 9}, {outputs, sizes + 13}, \
-                         bases,                 biases,                    values_gradient,       \
-                         coefficients_gradient, bases_gradient,            biases_gradient,       \
-                         Shape(sizes)}                                                            \
-            .run(parts);                                                                          \
+#define EXPORT(NAME, NUMBER)                                                                       \
+    extern "C" void kernel_basis_backward_##NAME(                                                  \
+        const NUMBER* values, const NUMBER* coefficients, const NUMBER* outputs,                   \
+        const NUMBER* bases, const NUMBER* biases, float* values_gradient,                         \
+        float* coefficients_gradient, float* bases_gradient, float* biases_gradient,               \
+        const int64_t* sizes, int parts) {                                                         \
+        Backward<NUMBER>{{values, sizes + 5},   {coefficients, sizes + 9}, {outputs, sizes + 13},  \
+                         bases,                 biases,                    values_gradient,        \
+                         coefficients_gradient, bases_gradient,            biases_gradient,        \
+                         Shape(sizes)}                                                             \
+            .run(parts);                                                                           \
     }
 
 EXPORT(float32, float)

@@ -107,8 +107,8 @@ struct Forward {
         for (int w = 0; w < WORDS; ++w)
             for (int i = 0; i < VECTORS; ++i)
                 words[w][i] = WORDS == GROUP ? Words(sums[w][i])
-                                             : bfloat16_bits(sums[2 * w][i]) |
-                                                   bfloat16_bits(sums[2 * w + 1][i]) << 16;
+                                             : bfloat16_words(sums[2 * w][i]) |
+                                                   bfloat16_words(sums[2 * w + 1][i]) << 16;
         const auto* lanes = reinterpret_cast<const Lane*>(words);
         Index y = block.top + pixel / block.line, x = pixel % block.line;
         for (int i = 0; i < TILE && y < block.bottom; ++i) {
@@ -127,13 +127,13 @@ struct Forward {
 }  // namespace
 
 // Sizes are B, C, H, W and N, and the strides of the values and the coefficients.
-#define EXPORT(NAME, NUMBER)                                                                      \
-    extern "C" void forward_##NAME(const NUMBER* values, const NUMBER* coefficients,              \
-                                   const NUMBER* bases, const NUMBER* biases, NUMBER* mixed,      \
-                                   const int64_t* sizes, int threads) {                           \
-        Forward<NUMBER>{{values, sizes + 5}, {coefficients, sizes + 9}, bases, biases, mixed,     \
-                        Shape(sizes)}                                                             \
-            .run(threads);                                                                        \
+#define EXPORT(NAME, NUMBER)                                                                       \
+    extern "C" void kernel_basis_forward_##NAME(                                                   \
+        const NUMBER* values, const NUMBER* coefficients, const NUMBER* bases,                     \
+        const NUMBER* biases, NUMBER* mixed, const int64_t* sizes, int threads) {                  \
+        Forward<NUMBER>{{values, sizes + 5}, {coefficients, sizes + 9}, bases, biases, mixed,      \
+                        Shape(sizes)}                                                              \
+            .run(threads);                                                                         \
     }
 
 EXPORT(float32, float)
