@@ -87,6 +87,18 @@ def test_markdown_and_csv(run: Run, data: Path) -> None:
     assert [row["published"] for row in rows] == ["False", *["True"] * 5]
 
 
+@pytest.mark.parametrize(("option", "suffix"), [("--per-image", ".csv"), ("--plot", ".svg")])
+def test_no_picture_is_written_over(
+    run: Run, data: Path, model: Path, option: str, suffix: str
+) -> None:
+    picture = data / "a.png"
+    before = picture.read_bytes()
+    words = "--task", "denoise", "--data", data, "--model", model, "--sigma", "25", option
+    assert run(*words, picture).code in (2, 73)
+    assert run(*words, picture.with_suffix(suffix)).code == 73
+    assert picture.read_bytes() == before
+
+
 def test_files_beside_the_table(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
     pictures, figure, log = tmp_path / "all.csv", tmp_path / "figure.svg", tmp_path / "log"
     words = (

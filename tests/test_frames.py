@@ -32,7 +32,7 @@ SHOT = {"iso": 100.0, "exposure_time": 0.01, "f_number": 2.0, "make": "Maker", "
 def frame(name: str, size: tuple[int, int] = (64, 48), **metadata: object) -> Frame:
     noise = NoiseProfile(1e-3, 1e-3)
     stated = replace(Metadata(cfa="RGGB", **SHOT), **metadata)
-    traits = (Layout.BAYER, size, stated, noise, False, 1.0)
+    traits = (Layout.BAYER, size, stated, noise, False, 1.0, 0.2)
     return Frame(name, lambda: None, *traits)  # type: ignore[arg-type]
 
 
@@ -55,6 +55,20 @@ def test_the_sharpest_frame_comes_first(noise: NoiseProfile) -> None:
         shaken = scene if number == 3 else F.conv2d(scene, blur, padding=1, groups=4)
         images.append(raw(noisy(shaken, noise, number), noise))
     assert by_sharpness(in_memory(images))[0] == 3
+
+
+def test_a_frame_in_other_light_is_no_reference() -> None:
+    noise = GAINS[0]
+    scene = texture(160, 200, seed=1, channels=4) / 4
+    images = [raw(noisy((4 if n == 2 else 1) * scene, noise, n), noise) for n in range(4)]
+    order = by_sharpness(in_memory(images))
+    assert order[-1] == 2
+    exposed = replace(images[2].metadata, **SHOT)
+    images = [
+        replace(i, metadata=replace(exposed, exposure_time=0.04 if n == 2 else 0.01))
+        for n, i in enumerate(images)
+    ]
+    assert by_sharpness(in_memory(images))[0] == 2
 
 
 def test_a_frame_states_its_noise_and_size() -> None:

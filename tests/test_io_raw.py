@@ -297,3 +297,26 @@ def test_real_files_develop_to_their_plain_rendering(name, cfa, size, shared_dat
     assert image.metadata.white_balance[1] == 1
     developed, plain = raw.develop(image), raw.plain_rendering(path)
     assert (developed.pixels - plain.pixels).abs().max() < 1e-4
+
+
+def test_a_mosaic_of_larger_cells_is_refused(tmp_path: Path) -> None:
+    quad = "RRGGRRGGGGBBGGBB"
+    path = write_mosaic(tmp_path / "quad.dng", scene(32, 48), quad, period=4)
+    with pytest.raises(DecodeError, match="neither Bayer nor X-Trans"):
+        raw.read_raw(path)
+
+
+def test_a_monochrome_sensor_gives_a_grey_picture(tmp_path: Path) -> None:
+    path = tmp_path / "grey.dng"
+    # Photometric interpretation LinearRaw, which tifffile writes for three samples only.
+    tags = [tag for tag in dng_tags() if tag[0] not in (33421, 33422)]
+    tifffile.imwrite(path, scene(32, 48), photometric=32803, metadata=None, extratags=tags)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[262].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 2] = (34892).to_bytes(2, "little")
+    path.write_bytes(content)
+    image = raw.read_raw(path)
+    assert (image.layout, image.transfer) == (Layout.GRAY, Transfer.SRGB)
+    assert image.pixels.shape == (1, 32, 48)
+    assert not image.metadata.warnings

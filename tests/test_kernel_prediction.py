@@ -5,13 +5,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from restorekit.ops import kernel_prediction
+from restorekit.ops import compiled, kernel_prediction
 from restorekit.ops.kernel_prediction import (
     adaptive_convolution,
     adaptive_convolution_reference,
     softmax_convolution,
     softmax_convolution_reference,
 )
+from tests.processors import PROCESSORS, needs_compiler
 
 
 def draw(generator: Generator, *shape: int) -> Tensor:
@@ -178,3 +179,41 @@ def test_no_tensor_holds_the_softmax_weights(generator: Generator) -> None:
 def test_logits_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"no square kernel of odd side|do not fit frames"):
         softmax_convolution(torch.zeros(1, 2, 1, 4, 4), torch.zeros(shape))
+
+
+@needs_compiler
+@pytest.mark.parametrize("processor", PROCESSORS, indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("planes", "side", "cell", "height", "width"),
+    [(1, 5, 2, 7, 19), (3, 3, 1, 5, 16), (4, 15, 1, 2, 33), (1, 1, 2, 1, 40)],
+)
+def test_compiled_softmax_weights_equal_the_reference(
+    generator: Generator,
+    processor: str,
+    dtype: torch.dtype,
+    planes: int,
+    side: int,
+    cell: int,
+    height: int,
+    width: int,
+) -> None:
+    frames = draw(generator, 2, 3, planes, height * cell, width * cell).float()
+    logits = (30 * draw(generator, 2, 3, side**2, cell**2, height, width)).to(dtype)
+    with torch.no_grad():
+        assert compiled.library("softmax_convolution") is not None
+        filtered = softmax_convolution(frames, logits)
+    expected = softmax_convolution_reference(frames.double(), logits.double())
+    assert filtered.dtype == torch.float32
+    torch.testing.assert_close(filtered.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+def test_compiled_softmax_weights_pass_on_what_is_not_finite(generator: Generator) -> None:
+    frames = draw(generator, 1, 2, 1, 6, 40).float()
+    frames[0, 0, 0, 3, 20] = torch.nan
+    logits = draw(generator, 1, 2, 9, 1, 6, 40).float()
+    with torch.no_grad():
+        broken = softmax_convolution(frames, logits).isnan()
+    assert broken[0, 0, 0, 2:5, 19:22].all()
+    assert broken.sum() == 9

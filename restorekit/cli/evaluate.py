@@ -154,9 +154,13 @@ def evaluate(
     chosen = choose_protocol(protocol, task)
     if plot is not None:
         check_suffix(plot)
+    if per_image is not None and per_image.suffix.lower() != ".csv":
+        raise UsageError(f"{per_image}: --per-image writes CSV; end the name with .csv")
     for file in (per_image, plot):
         if file is not None and not file.absolute().parent.is_dir():
             raise OutputError(f"{file}: its folder does not exist")
+        if file is not None and file.resolve().is_relative_to(data.resolve()):
+            raise OutputError(f"{file}: lies among the pictures of --data; name another place")
     with reporting(quiet=quiet) as reporter:
         methods = [
             *_networks(_references(model, method, chosen), searches, device, dtype, tile, reporter),

@@ -1,5 +1,6 @@
 """The command `inspect`: draw what a network sees in a picture."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def inspect(
     target = output or picture.with_name(f"{picture.stem}_inspect.png")
     if target.suffix.lower() != ".png":
         raise UsageError(f"{target}: inspect writes PNG; end the name with .png")
-    if target.exists():
+    if os.path.lexists(target):
         raise OutputError(f"{target} exists; name another -o")
 
     from restorekit import io
@@ -81,7 +82,7 @@ def inspect(
     loaded = load_model(model, offline=offline)
     drawn = draw(image, loaded, block=block, at=points, device=device)
     try:
-        with atomic_path(target) as part:
+        with atomic_path(target, overwrite=False) as part:
             drawn.save(part, format="PNG")
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error

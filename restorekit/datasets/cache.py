@@ -16,6 +16,7 @@ from torch import Tensor
 from restorekit.errors import ConfigError, DecodeError
 from restorekit.image import Layout
 from restorekit.io import is_image_path, read_image
+from restorekit.io.atomic import atomic_path
 
 Progress = Callable[[int, int], None]
 
@@ -94,8 +95,7 @@ class PictureCache:
         paths: Sequence[Path], pixels: Path, index: Path, progress: Progress | None
     ) -> None:
         entries = []
-        part = pixels.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
+        with atomic_path(pixels) as part, part.open("wb") as file:
             for number, path in enumerate(paths):
                 picture = read_image(path)
                 if picture.layout is Layout.BAYER:
@@ -108,10 +108,8 @@ class PictureCache:
                 )
                 if progress is not None:
                     progress(number + 1, len(paths))
-        os.replace(part, pixels)
-        listing = index.with_suffix(f".{os.getpid()}.part")
-        listing.write_text(json.dumps(entries))
-        os.replace(listing, index)
+        with atomic_path(index) as part:
+            part.write_text(json.dumps(entries), encoding="utf-8")
 
     def __len__(self) -> int:
         """Return the number of pictures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from restorekit.ops.noise import FinishedNoise, estimate_noise_profile, finished
 from restorekit.ops.warp import LONGEST_WARPED
 
 MOST_STOPS = 0.3
+MOST_DRIFT = 0.5
+"""Stops by which the light may change beyond the exposure that the files state."""
+_DARKEST = 1e-3
 _PAUSE = 2.0
 _SHOT_OF_ENCODED = 4.5
 _READ_OF_ENCODED = 1 / 12.92
@@ -45,6 +49,7 @@ class Frame:
         noise: in linear light.
         from_camera: whether the noise is such as cameras and JPEG leave in a finished picture.
         sharpness: more is sharper, among frames of equal noise.
+        light: mean, linear.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Frame:
     noise: NoiseProfile
     from_camera: bool
     sharpness: float
+    light: float
 
     @property
     def exposure(self) -> float | None:
@@ -106,6 +112,7 @@ def inspect_frame(
         noise=profile,
         from_camera=from_camera,
         sharpness=_sharpness(guide(linear, like.noise if like else profile)),
+        light=float(linear.mean()),
     )
 
 
@@ -205,8 +212,21 @@ def _camera(frame: Frame) -> str:
 
 
 def by_sharpness(frames: Sequence[Frame]) -> list[int]:
-    """Return the indices of the frames, the sharpest, which is the reference, first."""
-    return sorted(range(len(frames)), key=lambda index: -frames[index].sharpness)
+    """Return the indices of the frames, the sharpest, which is the reference, first.
+
+    Those in which the light is not that of the others, as of a flash, come last.
+    """
+    first = frames[0]
+    stops = [
+        math.log2(max(frame.light, _DARKEST) / max(first.light, _DARKEST))
+        - stops_between(first.metadata, frame.metadata)
+        for frame in frames
+    ]
+    usual = statistics.median(stops)
+    return sorted(
+        range(len(frames)),
+        key=lambda index: (abs(stops[index] - usual) > MOST_DRIFT, -frames[index].sharpness),
+    )
 
 
 def _exposure(metadata: Metadata) -> float | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from restorekit.engine.device import choose_device
 from restorekit.engine.domain import enter, measure_noise
 from restorekit.engine.methods import LARGEST_WHOLE
+from restorekit.engine.picture import check_finite
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout
@@ -82,9 +83,11 @@ def inspect(
         A picture of the same size.
 
     Raises:
+        DecodeError: the picture holds infinite values or no numbers.
         UsageError: the network has nothing to show or no such block, the picture is too large or
             does not fit the network, or a pixel lies outside.
     """
+    check_finite(image)
     name = image.metadata.path or "the picture"
     if image.height * image.width > LARGEST_WHOLE:
         raise UsageError(

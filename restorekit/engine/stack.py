@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from restorekit.engine.frames import Frame, guide, stabilised, stops_between
+from restorekit.engine.frames import MOST_DRIFT, Frame, guide, stabilised, stops_between
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.ops.agreement import agreement, light_gain, slope_squared
 from restorekit.ops.alignment import align
@@ -19,8 +19,6 @@ from restorekit.ops.warp import Motion, warp_lanczos, warp_mosaic, warp_nearest
 _FEWEST_INLIERS = 0.1
 _LEAST_WEIGHT = 0.05
 _CLIPPED = 0.98
-_MOST_DRIFT = 0.5
-"""Stops by which the light may change beyond the exposure that the files state."""
 _COPIED = 0.05
 """Difference of a frame from another, in units of their noise, up to which it is a copy."""
 _SAMPLES = 1 << 16
@@ -152,7 +150,7 @@ class Stack:
         report = replace(report, weight=weight)
         if weight < _LEAST_WEIGHT:
             return _rejected(report, f"only {weight:.0%} of it shows what the reference shows")
-        if abs(drift) > _MOST_DRIFT:
+        if abs(drift) > MOST_DRIFT:
             more = f"{abs(drift):.1f} stops {'brighter' if drift > 0 else 'darker'}"
             reason = f"it is {more} than the reference, which its exposure does not explain"
             return _rejected(report, reason)

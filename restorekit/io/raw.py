@@ -204,10 +204,16 @@ def _refuse_size(path: Path, raw: Any, max_megapixels: float) -> None:
 
 
 def _refuse_decoded(path: Path, raw: Any) -> None:
-    if raw.num_colors == 4 or set(raw.color_desc.decode()) - set("RGB"):
+    if raw.num_colors != 1 and (raw.num_colors == 4 or set(raw.color_desc.decode()) - set("RGB")):
         raise DecodeError(
             f"{path}: sensors with four colours ({raw.color_desc.decode()}) are not supported; "
             "develop it elsewhere and restore the RGB picture"
+        )
+    pattern = raw.raw_pattern
+    if pattern is not None and pattern.size == 4 and not {0, 1, 2} <= set(pattern.flat):
+        raise DecodeError(
+            f"{path}: its colour filter is neither Bayer nor X-Trans; develop it elsewhere and "
+            "restore the RGB picture"
         )
     visible = raw.raw_image_visible[..., :3] if raw.raw_image.ndim == 3 else raw.raw_image_visible
     if visible.size == 0 or visible.min() == visible.max():
@@ -244,7 +250,7 @@ def _metadata(path: Path, raw: Any, tags: DngTags) -> Metadata:
         metadata = replace(metadata, warnings=(*metadata.warnings, warning))
     red, green, blue, _ = raw.camera_whitebalance
     balanced = min(red, green, blue) > 0
-    if not balanced:
+    if not balanced and raw.num_colors > 1:
         warning = "its white balance cannot be read, so that its colours may be off"
         metadata = replace(metadata, warnings=(*metadata.warnings, warning))
     matrix = tags.color_matrix or tuple(map(float, raw.rgb_xyz_matrix[:3].flat))

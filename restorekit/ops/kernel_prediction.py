@@ -18,8 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from restorekit.ops import compiled
+
 BLOCK_PIXELS = 1 << 17
 """Pixels whose softmax weights a CPU makes at a time, so that they stay in its cache."""
+_LANES, _MOST_TAPS, _MOST_PLANES = 16, 225, 8
+"""Narrowest rows, and most taps and planes, of the compiled kernel."""
 
 
 def adaptive_convolution(frames: Tensor, kernels: Tensor) -> Tensor:
@@ -83,7 +87,10 @@ def softmax_convolution(frames: Tensor, logits: Tensor) -> Tensor:
     padded = _padded(frames.flatten(0, 1), side // 2, -(side - 1) % cell)
     cells = F.pixel_unshuffle(padded, cell)
     cells = cells.view(batch, count, planes, -1, *cells.shape[2:])
-    filtered: Tensor = _SoftmaxConvolution.apply(cells, logits)  # type: ignore[no-untyped-call]
+    if _runs_compiled(cells, logits):
+        filtered = _softmax_compiled(cells, logits)
+    else:
+        filtered = _SoftmaxConvolution.apply(cells, logits)  # type: ignore[no-untyped-call]
     return F.pixel_shuffle(filtered.flatten(2, 3), cell)
 
 
@@ -184,6 +191,35 @@ class _SoftmaxConvolution(torch.autograd.Function):
                     of_view.addcmul_(outer, weight[:, :, None])
                 slope.copy_(_over_planes(outer * view).sub_(common).mul_(weight))
         return of_cells.to(cells.dtype) if wanted else None, of_logits
+
+
+def _runs_compiled(cells: Tensor, logits: Tensor) -> bool:
+    """Return whether the compiled kernel takes these tensors; gradients do not pass it."""
+    return (
+        not torch.is_grad_enabled()
+        and cells.device.type == "cpu"
+        and cells.dtype == torch.float32
+        and logits.shape[5] >= _LANES
+        and logits.shape[2] <= _MOST_TAPS
+        and cells.shape[2] <= _MOST_PLANES
+        and compiled.runs("softmax_convolution", logits)
+    )
+
+
+def _softmax_compiled(cells: Tensor, logits: Tensor) -> Tensor:
+    """Return the same as _SoftmaxConvolution."""
+    batch, count, planes, pixels, *padded = cells.shape
+    height, width = logits.shape[4:]
+    filtered = cells.new_empty(batch, count, planes, pixels, height, width)
+    side, cell = kernel_side(logits.shape[2]), math.isqrt(pixels)
+    compiled.call(
+        "softmax_convolution",
+        logits.dtype,
+        (cells.contiguous(), logits.contiguous(), filtered),
+        (batch * count, planes, side, cell, height, width, *padded),
+        torch.get_num_threads(),
+    )
+    return filtered
 
 
 def _blocks(logits: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:

@@ -30,6 +30,7 @@ constexpr bool MANY = true;
 using Index = int64_t;
 using Vector = float __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 using Words = uint32_t __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+using Counts = int32_t __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 using Lane = uint32_t __attribute__((may_alias));
 using Halves = uint16_t __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
