@@ -394,6 +394,18 @@ def test_a_crop_of_a_mosaic_restores_what_demosaicing_sees_and_leaves_the_rest()
     assert changed.max(0).values.tolist() == [(28 + 8) // 2 - 1, (32 + 8) // 2 - 1]
 
 
+def test_a_crop_is_restored_with_its_surroundings() -> None:
+    whole, cut = (
+        restore_image(
+            picture(60, 90),
+            loaded(BlendModel(BlendConfig(gain=0.1))),
+            RestoreOptions(device="cpu", noise=1, crop=crop),
+        )[0].pixels
+        for crop in (None, (30, 20, 40, 25))
+    )
+    torch.testing.assert_close(cut, whole[:, 20:45, 30:70])
+
+
 def test_a_crop_outside_is_refused() -> None:
     options = RestoreOptions(device="cpu", noise=1, crop=(20, 0, 11, 5))
     with pytest.raises(UsageError, match="30 x 20"):

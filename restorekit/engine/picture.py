@@ -119,9 +119,10 @@ def restore_image(
 ) -> tuple[Image, RestoreReport]:
     """Restore a picture and keep its transfer, layout, alpha and metadata.
 
-    Noise is measured on the whole picture, whatever the crop. Of an RGB or grey picture the crop is
-    returned; a mosaic comes back whole, restored where the crop needs it, since only a whole mosaic
-    can be developed. What a network does that is not told how much is wrong passes the guard.
+    Noise is measured on the whole picture, whatever the crop, which is restored with what lies
+    around it. Of an RGB or grey picture the crop is returned; a mosaic comes back whole, restored
+    where the crop needs it, since only a whole mosaic can be developed. What a network does that is
+    not told how much is wrong passes the guard.
 
     A grey picture that is stored as RGB stays grey. A few values far beyond black and white keep
     what they have beyond; where they are many, all are scaled to lie between, and back. Hot and
@@ -156,7 +157,10 @@ def restore_image(
     sound = without_hot_pixels(image, options.noise)
     noise = measure_noise(sound, network.spec, options.noise)
     x, y, width, height = stored_part(image, options.crop)
-    part, sound = (whole.crop(x, y, width, height) for whole in (image, sound))
+    around = network.spec.overlap
+    left, top = max(x - around, 0), max(y - around, 0)
+    right, bottom = min(x + width + around, image.width), min(y + height + around, image.height)
+    part, sound = (w.crop(left, top, right - left, bottom - top) for w in (image, sound))
     pixels = part.pixels
     if noise != 0:
         domain = enter(sound, model.card, noise)
@@ -169,17 +173,19 @@ def restore_image(
             pixels = torch.where(pixels == sound.pixels, part.pixels, pixels)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
-    warnings = _many_repaired(part, sound)
+    inner = x - left, y - top, width, height
+    warnings = _many_repaired(part.crop(*inner), sound.crop(*inner))
     if _is_guessed(noise, image, options):
         warnings = (*warnings, _CLIPPED)
     if noise == 0 and options.noise is None:
         warnings = (*warnings, _NOISELESS)
     report = report_of(inference, noise, warnings)
     image = replace(image, metadata=_less_noise(image.metadata, 1 - options.strength))
+    restored = replace(part, pixels=pixels, metadata=image.metadata).crop(*inner)
     if options.crop is None or image.layout is not Layout.BAYER:
-        return replace(part, pixels=pixels, metadata=image.metadata), report
+        return restored, report
     mosaic = image.pixels.clone()
-    mosaic[:, y : y + height, x : x + width] = pixels
+    mosaic[:, y : y + height, x : x + width] = restored.pixels
     return image.with_pixels(mosaic), report
 
 
