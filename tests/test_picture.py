@@ -394,6 +394,29 @@ def test_a_crop_of_a_mosaic_restores_what_demosaicing_sees_and_leaves_the_rest()
     assert changed.max(0).values.tolist() == [(28 + 8) // 2 - 1, (32 + 8) // 2 - 1]
 
 
+@pytest.mark.parametrize("crop", [None, (10, 5, 41, 30)])
+def test_colours_under_transparency_stay_and_show_nowhere(
+    crop: tuple[int, int, int, int] | None,
+) -> None:
+    alpha = torch.ones(1, 60, 90)
+    alpha[:, 20:37, 30:] = 0
+    results = []
+    for hidden in 0.0, 1.0:
+        image = picture(60, 90, alpha=alpha)
+        image = image.with_pixels(torch.where(alpha > 0, image.pixels, hidden))
+        options = RestoreOptions(device="cpu", noise=1, crop=crop)
+        restored, _ = restore_image(image, loaded(BlendModel(BlendConfig(gain=0.1))), options)
+        x, y, width, height = crop or (0, 0, 90, 60)
+        part = image.crop(x, y, width, height)
+        assert restored.alpha is not None
+        assert part.alpha is not None
+        assert torch.equal(restored.alpha, part.alpha)
+        below = (part.alpha == 0).expand_as(part.pixels)
+        assert torch.equal(restored.pixels[below], part.pixels[below])
+        results.append(restored.pixels[~below])
+    assert torch.equal(*results)
+
+
 def test_a_crop_is_restored_with_its_surroundings() -> None:
     whole, cut = (
         restore_image(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from restorekit.engine.domain import (
     clipped_at_black,
@@ -124,7 +126,8 @@ def restore_image(
     where the crop needs it, since only a whole mosaic can be developed. What a network does that is
     not told how much is wrong passes the guard.
 
-    A grey picture that is stored as RGB stays grey. A few values far beyond black and white keep
+    A grey picture that is stored as RGB stays grey. Colours that are wholly transparent stay, and
+    show nowhere. A few values far beyond black and white keep
     what they have beyond; where they are many, all are scaled to lie between, and back. Hot and
     dead pixels of a mosaic are repaired before its noise is measured. Where the noise is 0 the
     picture stays as it is, and where the network changes nothing its pixels do.
@@ -147,6 +150,8 @@ def restore_image(
         restored, report = restore_image(grey, model, options, reporter)
         pixels = restored.pixels.expand(3, -1, -1).contiguous()
         return replace(restored, pixels=pixels, layout=Layout.RGB), report
+    if image.alpha is not None and 0 < (image.alpha == 0).sum() < image.alpha.numel():
+        return _restore_visible(image, model, options, reporter)
     if _exceeds_white(image):
         return _restore_far_beyond(image, model, options, reporter)
     task = TASKS.get(model.card.task)
@@ -187,6 +192,33 @@ def restore_image(
     mosaic = image.pixels.clone()
     mosaic[:, y : y + height, x : x + width] = restored.pixels
     return image.with_pixels(mosaic), report
+
+
+def _restore_visible(
+    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
+) -> tuple[Image, RestoreReport]:
+    """Restore a picture as if its visible colours went on where it is wholly transparent."""
+    assert image.alpha is not None
+    going_on = _filled(image.pixels, image.alpha > 0)
+    shown = replace(image, pixels=going_on, alpha=None)
+    restored, report = restore_image(shown, model, options, reporter)
+    part = image.crop(*stored_part(image, options.crop))
+    assert part.alpha is not None
+    pixels = torch.where(part.alpha > 0, restored.pixels, part.pixels)
+    return replace(restored, pixels=pixels, alpha=part.alpha), report
+
+
+def _filled(pixels: Tensor, visible: Tensor) -> Tensor:
+    """Return (C, H, W) pixels with means of those that are visible, (1, H, W), in the others."""
+    if visible.all():
+        return pixels
+    sums, counts = (
+        avg_pool2d(plane[None], 2, ceil_mode=True)[0]
+        for plane in (pixels * visible, visible.float())
+    )
+    coarse = _filled(sums / counts.clamp_min(1e-6), counts > 0)
+    wide = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    return torch.where(visible, pixels, wide[:, : pixels.shape[1], : pixels.shape[2]])
 
 
 def _exceeds_white(image: Image) -> bool:
