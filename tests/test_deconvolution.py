@@ -8,6 +8,7 @@ from restorekit.ops.deconvolution import (
     convolve_periodic,
     fast_length,
     pull,
+    pull_seen,
     transfer_function,
     wiener,
 )
@@ -60,6 +61,19 @@ def test_pull_is_the_minimum_of_its_sum() -> None:
     miss = (shift_and_add(sharp, psf) - blurred).square().sum()
     (slope,) = torch.autograd.grad(miss + 0.3 * (sharp - guess).square().sum(), sharp)
     torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-10, rtol=0)
+
+
+def test_pull_seen_is_the_minimum_over_what_was_seen() -> None:
+    observed, guess, psf = draw(14, 10), draw(14, 10, seed=2), draw(3, 3, seed=1) / 5
+    transfer, nothing = transfer_function(psf, 14, 10), torch.full((14, 10), -9.0).double()
+    seen = torch.ones(14, 10, dtype=torch.bool)
+    whole = pull_seen(observed, seen, nothing, guess, transfer, 0.3, 1)
+    torch.testing.assert_close(whole, pull(observed, guess, transfer, 0.3))
+    seen[:, 7:] = False
+    sharp = pull_seen(observed, seen, nothing, guess, transfer, 0.3, 200).requires_grad_()
+    miss = (shift_and_add(sharp, psf) - observed)[seen].square().sum()
+    (slope,) = torch.autograd.grad(miss + 0.3 * (sharp - guess).square().sum(), sharp)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-8, rtol=0)
 
 
 def test_a_heavy_guess_stays() -> None:

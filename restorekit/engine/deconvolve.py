@@ -32,15 +32,16 @@ from restorekit.image import Image, Layout, Transfer
 from restorekit.models.registry import NoiseInput
 from restorekit.ops.deconvolution import (
     close_seam,
-    convolve_periodic,
     fast_length,
-    pull,
+    pull_seen,
     transfer_function,
 )
 
 TURNS = 8
 FIRST_NOISE = 49.0
 """What the denoiser is told in the first turn, in steps of 0..255; in the last, the noise."""
+ROUNDS = 4
+"""In which what lies beyond the edges settles, in each turn."""
 PRIOR_WEIGHT = 0.5
 """Weight of the prior where the denoiser is told the noise; the best on blurred photographs."""
 LEAST_STATED, LEAST_MEASURED, LEAST_COMPRESSED = 0.3, 1.5, 3.0
@@ -140,8 +141,7 @@ def _sharpened(
 ) -> Tensor:
     """Return the sharp picture of a blurred one, (C, H, W) in linear light.
 
-    What lies beyond the edges, and how bright clipped lights are, is taken from the guess of the
-    last turn.
+    What lies beyond the edges, and how bright clipped lights are, is told by the sharp picture.
     """
     height, width = seen.shape[-2:]
     rows, columns = fast_length(height + len(psf) - 1), fast_length(width + len(psf.T) - 1)
@@ -150,11 +150,11 @@ def _sharpened(
     clipped = (seen >= CLIPPED) & (seen <= 1)
     known, least = F.pad(~clipped, beyond), F.pad(seen * clipped, beyond)
     brightest = max(BRIGHTEST, float(seen.amax()))
-    observed = blurred = guess = close_seam(seen, rows, columns)
+    observed = guess = close_seam(seen, rows, columns)
     first = max(FIRST_NOISE, noise)
     for turn in range(TURNS):
         told = first * (noise / first) ** (turn / (TURNS - 1))
-        sharp = pull(blurred, guess, transfer, PRIOR_WEIGHT * (noise / told) ** 2)
+        weight = PRIOR_WEIGHT * (noise / told) ** 2
+        sharp = pull_seen(observed, known, least, guess, transfer, weight, ROUNDS)
         guess = denoise(sharp.clamp(0, brightest), told)
-        blurred = torch.where(known, observed, convolve_periodic(guess, transfer).maximum(least))
     return guess[..., :height, :width].clamp(max=max(1.0, float(seen.amax())))

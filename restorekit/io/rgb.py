@@ -35,7 +35,7 @@ from restorekit.io.tiff import SIGNATURES, read_tiff, write_tiff
 
 READ_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
-    + (".pcx", ".qoi", ".avif")
+    + (".pcx", ".qoi", ".avif", ".jfif", ".jpe", ".pbm")
 )
 
 _PILLOW_FORMATS = ("JPEG", "WEBP", "GIF", "BMP", "PPM", "PCX", "QOI", "AVIF")

@@ -65,6 +65,40 @@ def pull(blurred: Tensor, guess: Tensor, transfer: Tensor, weight: float) -> Ten
     return pulled
 
 
+def pull_seen(
+    observed: Tensor,
+    seen: Tensor,
+    least: Tensor,
+    guess: Tensor,
+    transfer: Tensor,
+    weight: float,
+    rounds: int,
+) -> Tensor:
+    """Return the picture that agrees with the pixels that were seen and stays near a guess.
+
+    In each round the others become what the last picture shows there, blurred, as expectation
+    maximisation fills missing data (Dempster, Laird & Rubin, 1977), and it is pulled anew.
+
+    Args:
+        observed: (..., H, W) periodic, in linear light, where it was seen.
+        seen: (..., H, W) where that is.
+        least: (..., H, W) what is at least where it was not.
+        guess: (..., H, W).
+        transfer: from transfer_function.
+        weight: of the guess, above 0.
+        rounds: at least 1.
+    """
+    size = guess.shape[-2:]
+    spectrum = guessed = torch.fft.rfft2(guess)
+    gain = transfer.conj() / (transfer.abs().square() + weight)
+    for _ in range(rounds):
+        blurred = torch.fft.irfft2(spectrum * transfer, size).maximum(least)
+        missing = torch.fft.rfft2(torch.where(seen, observed, blurred)) - guessed * transfer
+        spectrum = guessed + gain * missing
+    pulled: Tensor = torch.fft.irfft2(spectrum, size)
+    return pulled
+
+
 def close_seam(pixels: Tensor, height: int, width: int) -> Tensor:
     """Enlarge a picture to the right and below so that it goes on smoothly at its opposite edges.
 
