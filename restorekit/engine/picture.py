@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from restorekit.engine.domain import (
     clipped_at_black,
@@ -22,6 +20,7 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import raw
+from restorekit.ops.fill import filled
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
@@ -127,10 +126,10 @@ def restore_image(
     not told how much is wrong passes the guard.
 
     A grey picture that is stored as RGB stays grey. Colours that are wholly transparent stay, and
-    show nowhere. A few values far beyond black and white keep
-    what they have beyond; where they are many, all are scaled to lie between, and back. Hot and
-    dead pixels of a mosaic are repaired before its noise is measured. Where the noise is 0 the
-    picture stays as it is, and where the network changes nothing its pixels do.
+    show nowhere. A few values far beyond black and white keep what they have beyond; where they are
+    many, all are scaled to lie between, and back. Hot and dead pixels of a mosaic are repaired
+    before its noise is measured. Where the noise is 0 the picture stays as it is, and where the
+    network changes nothing its pixels do.
 
     Args:
         image: RGB, grey, or the packed planes of a mosaic.
@@ -199,26 +198,13 @@ def _restore_visible(
 ) -> tuple[Image, RestoreReport]:
     """Restore a picture as if its visible colours went on where it is wholly transparent."""
     assert image.alpha is not None
-    going_on = _filled(image.pixels, image.alpha > 0)
+    going_on = filled(image.pixels, image.alpha > 0)
     shown = replace(image, pixels=going_on, alpha=None)
     restored, report = restore_image(shown, model, options, reporter)
     part = image.crop(*stored_part(image, options.crop))
     assert part.alpha is not None
     pixels = torch.where(part.alpha > 0, restored.pixels, part.pixels)
     return replace(restored, pixels=pixels, alpha=part.alpha), report
-
-
-def _filled(pixels: Tensor, visible: Tensor) -> Tensor:
-    """Return (C, H, W) pixels with means of those that are visible, (1, H, W), in the others."""
-    if visible.all():
-        return pixels
-    sums, counts = (
-        avg_pool2d(plane[None], 2, ceil_mode=True)[0]
-        for plane in (pixels * visible, visible.float())
-    )
-    coarse = _filled(sums / counts.clamp_min(1e-6), counts > 0)
-    wide = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    return torch.where(visible, pixels, wide[:, : pixels.shape[1], : pixels.shape[2]])
 
 
 def _exceeds_white(image: Image) -> bool:

@@ -60,9 +60,10 @@ void normalise(const Number* pixel, Index channels, const float* weight, const f
                       factors, c);
 }
 
-// The (outputs, inputs) matrix of a 1x1 convolution, in columns of some vectors of outputs. Where
-// halves are multiplied with one another, each column has as many vectors of both.
-template <typename Pack>
+// The (outputs, inputs) matrix of a 1x1 convolution, in columns of some vectors of outputs. If its
+// outputs are GATED, their halves are multiplied with one another, and each column has as many
+// vectors of both.
+template <typename Pack, bool GATED = false>
 struct Matrix {
     using Word = typename Pack::Word;
     Index outputs, words, vectors;
@@ -70,15 +71,14 @@ struct Matrix {
     const float* bias;
 
     template <typename Number>
-    Matrix(const Number* numbers, const float* bias, Index outputs, Index inputs, bool halves)
+    Matrix(const Number* numbers, const float* bias, Index outputs, Index inputs)
         : outputs(outputs), words(inputs / Pack::DEPTH),
           vectors(outputs % (4 * LANES) == 0 ? 4 : outputs % (2 * LANES) == 0 ? 2 : 1),
           packed(outputs * words), bias(bias) {
         for (Index column = 0; column < outputs; column += vectors * LANES)
             for (Index v = 0; v < vectors; ++v)
                 for (Index lane = 0; lane < LANES; ++lane) {
-                    const Number* row =
-                        numbers + (first(column, v, halves) + lane) * inputs;
+                    const Number* row = numbers + (first(column, v) + lane) * inputs;
                     Word* place = packed.data() + column * words + v * LANES + lane;
                     for (Index word = 0; word < words; ++word)
                         place[word * vectors * LANES] = Pack::pack(row + word * Pack::DEPTH, 1);
@@ -86,21 +86,20 @@ struct Matrix {
     }
 
     // Return the first output of a vector of a column.
-    Index first(Index column, Index v, bool halves) const {
-        if (!halves) return column + v * LANES;
+    Index first(Index column, Index v) const {
+        if (!GATED) return column + v * LANES;
         const Index half = vectors / 2;
         return column / 2 + v % half * LANES + v / half * outputs / 2;
     }
 
     // Return the sums of a column for PIXELS rows of factors.
     template <int V>
-    [[gnu::noinline]] void multiply(const Word* rows, Index column, bool halves,
-                                    Vector (*sums)[V]) const {
+    [[gnu::noinline]] void multiply(const Word* rows, Index column, Vector (*sums)[V]) const {
         const Word* weights = packed.data() + column * words;
         Vector found[PIXELS][V];
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            const Vector start = load(bias + first(column, v, halves));
+            const Vector start = load(bias + first(column, v));
 #pragma GCC unroll 6
             for (int p = 0; p < PIXELS; ++p) found[p][v] = start;
         }
@@ -113,7 +112,8 @@ struct Matrix {
         std::memcpy(sums, found, sizeof found);
     }
 
-    // Hand the outputs of some rows of factors, up to BLOCK, to use(pixel, output, sum).
+    // Hand the outputs of some rows of factors, up to BLOCK, to use(pixel, output, sum), or the
+    // products of their halves.
     template <typename Use>
     void each(const Word* rows, Index count, Use use) const {
         if (vectors == 4) each_of<4>(rows, count, use);
@@ -123,31 +123,17 @@ struct Matrix {
 
     template <int V, typename Use>
     void each_of(const Word* rows, Index count, Use use) const {
+        constexpr int HALF = V / 2;
         Vector sums[PIXELS][V];
         for (Index column = 0; column < outputs; column += V * LANES)
             for (Index pixel = 0; pixel < count; pixel += PIXELS) {
-                multiply<V>(rows + pixel * words, column, false, sums);
+                multiply<V>(rows + pixel * words, column, sums);
                 for (Index p = 0; p < std::min<Index>(PIXELS, count - pixel); ++p)
-                    for (int v = 0; v < V; ++v) use(pixel + p, column + v * LANES, sums[p][v]);
-            }
-    }
-
-    // Hand the products of both halves of the outputs to use(pixel, output, product).
-    template <typename Use>
-    void each_gated(const Word* rows, Index count, Use use) const {
-        if (vectors == 4) each_gated_of<4>(rows, count, use);
-        else each_gated_of<2>(rows, count, use);
-    }
-
-    template <int V, typename Use>
-    void each_gated_of(const Word* rows, Index count, Use use) const {
-        Vector sums[PIXELS][V];
-        for (Index column = 0; column < outputs; column += V * LANES)
-            for (Index pixel = 0; pixel < count; pixel += PIXELS) {
-                multiply<V>(rows + pixel * words, column, true, sums);
-                for (Index p = 0; p < std::min<Index>(PIXELS, count - pixel); ++p)
-                    for (int v = 0; v < V / 2; ++v)
-                        use(pixel + p, column / 2 + v * LANES, sums[p][v] * sums[p][v + V / 2]);
+                    if constexpr (GATED)
+                        for (int v = 0; v < HALF; ++v)
+                            use(pixel + p, column / 2 + v * LANES, sums[p][v] * sums[p][v + HALF]);
+                    else
+                        for (int v = 0; v < V; ++v) use(pixel + p, column + v * LANES, sums[p][v]);
             }
     }
 };

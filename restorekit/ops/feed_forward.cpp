@@ -12,8 +12,8 @@ void feed_forward(const Number* features, const float* norm, const float* norm_b
     using Pack = Factor<Number>;
     using Word = typename Pack::Word;
     const Index pixels = sizes[0], channels = sizes[1], hidden = sizes[2];
-    const Matrix<Pack> there(expand, expand_bias, 2 * hidden, channels, true);
-    const Matrix<Pack> back(reduce, reduce_bias, channels, hidden, false);
+    const Matrix<Pack, true> there(expand, expand_bias, 2 * hidden, channels);
+    const Matrix<Pack> back(reduce, reduce_bias, channels, hidden);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<Word> normal(BLOCK * there.words), gated(BLOCK * back.words);
@@ -24,7 +24,7 @@ void feed_forward(const Number* features, const float* norm, const float* norm_b
             for (Index pixel = 0; pixel < count; ++pixel)
                 normalise(block + pixel * channels, channels, norm, norm_bias,
                           normal.data() + pixel * there.words);
-            there.each_gated(normal.data(), count, [&](Index pixel, Index output, Vector product) {
+            there.each(normal.data(), count, [&](Index pixel, Index output, Vector product) {
                 store_factors(product, gated.data() + pixel * back.words, output);
             });
             back.each(gated.data(), count, [&](Index pixel, Index output, Vector sum) {
