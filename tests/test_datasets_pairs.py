@@ -74,7 +74,10 @@ def test_clean_pictures_of_the_other_part_of_hide_are_no_error(tmp_path: Path) -
 def test_a_file_without_partner_is_named(tmp_path: Path, folder: str, kind: str) -> None:
     lay_out(tmp_path, "Rain13K")
     iio.imwrite(tmp_path / folder / "9.png", noisy_pair(0)[0])
-    with pytest.raises(ConfigError, match=f"{folder}/9.png has no {kind} partner"):
+    with pytest.raises(ConfigError, match=f"{folder}/9.png has no {kind} partner$"):
+        find_pairs(tmp_path)
+    iio.imwrite(tmp_path / folder / "99.png", noisy_pair(0)[0])
+    with pytest.raises(ConfigError, match=rf"{folder}/99?\.png .* partner, nor have 1 more$"):
         find_pairs(tmp_path)
 
 

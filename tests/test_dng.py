@@ -9,7 +9,7 @@ import rawpy
 import tifffile
 import torch
 
-from restorekit.errors import UsageError
+from restorekit.errors import OutputError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.io import raw, write_image
 from restorekit.io.dng import DngTags, read_dng_tags, write_cfa_dng, write_linear_dng
@@ -141,6 +141,16 @@ def test_a_stripped_dng_does_not_state_them(tmp_path):
     write_image(image, tmp_path / "a.dng", format="cfa-dng", strip="all")
     with tifffile.TiffFile(tmp_path / "a.dng") as file:
         assert 34665 not in file.pages[0].tags
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    def imwrite(path, *args, **kwargs):
+        raise OSError("1200 requested and 512 written")  # as numpy.ndarray.tofile does
+
+    monkeypatch.setattr(tifffile, "imwrite", imwrite)
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
+        write_image(bayer(20, 20, cfa="RGGB"), tmp_path / "a.dng", format="cfa-dng")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_xmp_packet_goes_along_but_not_into_developed_pictures(tmp_path):

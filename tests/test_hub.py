@@ -205,7 +205,7 @@ class TestFolder:
             hub.load_model(str(tmp_path))
 
     def test_a_folder_without_a_card(self, tmp_path: Path) -> None:
-        with pytest.raises(UnavailableError, match=r"config\.json: No such file"):
+        with pytest.raises(UnavailableError, match=r"is no model folder: it holds no config\.json"):
             hub.find_card(str(tmp_path))
 
     def test_a_card_that_is_no_json(self, tmp_path: Path) -> None:

@@ -167,12 +167,15 @@ def test_the_command_writes_a_png_of_the_same_size(
     code, text = run(photo, "--model", model)
     assert code != 0
     assert "exists" in text
+    code, _ = run(photo, "--model", model, "-o", tmp_path / "new" / "looks" / "photo.png")
+    assert code == 0
 
 
 def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path, photo: Path) -> None:
     toy = save_toy(tmp_path / "toy")
     for words, message in (
         (("--model", toy), "matches no patches and mixes no kernels"),
+        (("--model", "kbnet_xs.raw"), "takes the mosaics of RAW files; choose another model"),
         (("--model", toy, "-o", "x.jpg"), "writes PNG"),
         (("--model", toy, "--at", "3"), "--at 3: give x,y"),
     ):

@@ -178,8 +178,9 @@ def test_every_network_refuses_settings_that_make_none(name: str) -> None:
 
 
 def test_unknown_names_and_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="kbnet_xs cannot take these settings"):
-        create_model("kbnet_xs", {"width": "x"})
+    for settings in ({"width": "x"}, {"bases": 8}, {"bases": [0, "8"]}, {"noise_map": 1}):
+        with pytest.raises(ConfigError, match=r"kbnet_xs cannot take .* is of the kind of .*, not"):
+            create_model("kbnet_xs", settings)
     with pytest.raises(ConfigError, match="no architecture 'kbnet_z'"):
         create_model("kbnet_z")
     with pytest.raises(ConfigError, match="no setting widht"):

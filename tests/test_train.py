@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import imageio.v3 as iio
 import pytest
@@ -17,6 +18,7 @@ from torch.distributed.run import get_args_parser
 from restorekit.engine.evaluate import evaluate
 from restorekit.engine.methods import network
 from restorekit.engine.recipe import TrainConfig
+from restorekit.engine.reporter import SilentReporter
 from restorekit.engine.run_folder import CHECKPOINT_FILE, LOCK_FILE
 from restorekit.engine.train import train
 from restorekit.engine.training_log import LOG_FILE
@@ -285,6 +287,11 @@ def test_a_start_with_other_inputs_lends_what_fits(photographs: Path, tmp_path: 
     lent = load_file(tmp_path / "blind" / "model.safetensors")
     told["stem.weight"] = told["stem.weight"][:, : 4 * 3]
     assert all(torch.allclose(told[name], lent[name], atol=1e-6) for name in told)
+    deeper = {**TINY["config"], "middle_blocks": 2}
+    reporter = Mock(spec=SilentReporter)
+    run = config(photographs, tmp_path / "deeper", start=start, config=deeper, **still)
+    train(run, reporter=reporter)
+    reporter.note.assert_any_call(f"not in {start}, so fresh at least in part: body.middle.0")
     other = {**TINY["config"], "width": 12}
     with pytest.raises(ConfigError, match="does not fit this architecture"):
         train(config(photographs, tmp_path / "other", start=start, config=other))

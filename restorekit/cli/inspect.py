@@ -82,6 +82,7 @@ def inspect(
     loaded = load_model(model, offline=offline)
     drawn = draw(image, loaded, block=block, at=points, device=device)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target, overwrite=False) as part:
             drawn.save(part, format="PNG")
     except OSError as error:

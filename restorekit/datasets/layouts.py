@@ -99,5 +99,6 @@ def _halves(
 def _check_partners(halves: dict[str, Path], others: dict[str, Path], kind: str) -> None:
     for key, path in halves.items():
         if key not in others:
-            alone = len(halves.keys() - others.keys())
-            raise ConfigError(f"{path} has no {kind} partner, one of {alone} such files")
+            more = len(halves.keys() - others.keys()) - 1
+            also = f", nor have {more} more" if more else ""
+            raise ConfigError(f"{path} has no {kind} partner{also}")

@@ -47,7 +47,7 @@ PRIOR_WEIGHT = 0.5
 LEAST_STATED, LEAST_MEASURED, LEAST_COMPRESSED = 0.3, 1.5, 3.0
 """Noise that any file has by its 8 bits, and what is assumed at least unless noise is stated: the
 error of a point spread function and compression count as noise and are not seen in flat places."""
-COMPRESSED = (".jpg", ".jpeg", ".webp", ".avif")
+COMPRESSED = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
 GAMMA = 1.4
 """Between linear light, where noise that was deconvolved is even, and the encoding that the
 denoiser was trained in; better than both by 0.5 dB on blurred photographs."""

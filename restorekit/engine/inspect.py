@@ -89,6 +89,11 @@ def inspect(
     """
     check_finite(image)
     name = image.metadata.path or "the picture"
+    if model.card.layout == Layout.BAYER.value:
+        raise UsageError(
+            f"inspect looks at developed pictures, but {model.card.name} takes the mosaics of RAW "
+            "files; choose another model"
+        )
     if image.height * image.width > LARGEST_WHOLE:
         raise UsageError(
             f"{name}: too large to inspect as a whole, {image.width} x {image.height}; choose a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -45,9 +46,10 @@ def _take_over(
     fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
     if 2 * len(fitting) < len(own):
         raise ConfigError(f"{name} does not fit this architecture")
-    fresh = sorted(own.keys() - fitting.keys())
+    fresh = own.keys() - fitting.keys()
     if fresh:
-        reporter.note(f"not in {name}, so fresh: {', '.join(fresh)}")
+        parts = {re.sub(r"(\.\d+)\..*", r"\1", key) for key in fresh}
+        reporter.note(f"not in {name}, so fresh at least in part: {', '.join(sorted(parts))}")
     model.load_state_dict({**own, **fitting})
 
 

@@ -99,6 +99,8 @@ def read_card(path: Path) -> ModelCard:
         UnavailableError: the file cannot be read.
         ConfigError: it is no card.
     """
+    if not path.exists():
+        raise UnavailableError(f"{path.parent} is no model folder: it holds no {path.name}")
     values = read_json(path)
     try:
         return ModelCard.from_json(values)

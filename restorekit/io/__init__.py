@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,5 +234,7 @@ def _holds_raw(path: Path) -> bool:
 def _reason(error: Exception) -> str:
     """Return the first line of an exception in brackets, cut short, or nothing."""
     text = getattr(error, "strerror", None) or str(error)
+    if re.fullmatch(r"\d+ requested and \d+ written", text):  # as NumPy reports a full disk
+        text = os.strerror(errno.ENOSPC)
     lines = text.strip().splitlines()
     return f" ({lines[0][:120]})" if lines else ""

@@ -189,17 +189,29 @@ def create_model(name: str, config: Mapping[str, Any] | None = None) -> Restorat
         raise ConfigError(f"there is no architecture {name!r}; known: {known}")
     architecture = _ARCHITECTURES[name]
     values = dict(config or {})
-    unknown = values.keys() - {f.name for f in dataclasses.fields(architecture.config_type)}
-    if unknown:
+    defaults = {f.name: f.default for f in dataclasses.fields(architecture.config_type)}
+    if unknown := values.keys() - defaults.keys():
         raise ConfigError(f"{name} has no setting {', '.join(sorted(unknown))}")
-    lists = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    for key, value in settings.items():
+        if not _is_like(value, defaults[key]):
+            raise ConfigError(
+                f"{name} cannot take these settings: {key} is of the kind of {defaults[key]!r}, "
+                f"not {value!r}"
+            )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element")
-            return architecture.build(architecture.config_type(**lists))
+            return architecture.build(architecture.config_type(**settings))
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{name} cannot take these settings: {reason}") from error
+
+
+def _is_like(value: object, default: object) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_is_like(item, default[0]) for item in value)
+    return type(value) is type(default) or (type(value), type(default)) == (int, float)
 
 
 def count_parameters(model: nn.Module) -> int:
