@@ -213,7 +213,7 @@ def test_folders_are_bursts(burst: Burst, tmp_path: Path) -> None:
     write_frames(tmp_path / "in" / "bad", 2)[1].write_bytes(b"")
     words = (tmp_path / "in", "-r", "--group-by", "folder", "-o", tmp_path / "out")
     planned = burst(*words, "--dry-run", "--format", "ndjson").records
-    assert [record["status"] for record in planned] == 4 * ["planned"]
+    assert [record["status"] for record in planned] == [*3 * ["planned"], "skipped"]
     assert not (tmp_path / "out").exists()
     result = burst(*words, "--format", "ndjson")
     states = {Path(r["input"]).parent.name: (r["status"], r["exit_code"]) for r in result.records}

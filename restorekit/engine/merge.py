@@ -53,14 +53,15 @@ class BurstRecord(FileRecord):
     @property
     def title(self) -> str:
         """Return what a person calls the input."""
-        return f"{self.input} and {len(self.frames) - 1} more"
+        more = len(self.frames) - 1
+        return f"{self.input} and {more} more" if more else self.input
 
 
 def plan_bursts(jobs: Sequence[BurstJob], output: OutputOptions) -> Iterator[BurstRecord]:
     """Yield the record that each burst would have as far as names tell, and touch nothing."""
     targets = Targets((source for job in jobs for source in job.sources), output)
     for job in jobs:
-        yield targets.plan(_record(job, "planned"))
+        yield _no_burst(job, jobs) or targets.plan(_record(job, "planned"))
 
 
 def merge_files(
@@ -100,8 +101,8 @@ def merge_files(
         target = targets.choose(job.target)
         if target is None:
             return _record(job, "skipped")
-        if len(job.sources) == 1 and len(jobs) > 1:
-            return replace(_record(job, "skipped"), warnings=("a single frame, no burst",))
+        if single := _no_burst(job, jobs):
+            return single
         frames, unread = _inspected(job, options, reporter)
         check_frames(frames, bracket=bracket)
         chosen = io.check_format(frames[0].layout, output.format, target)
@@ -145,6 +146,13 @@ def merge_files(
 def _record(job: BurstJob, status: str) -> BurstRecord:
     frames = tuple(FrameReport(str(source), "unused") for source in job.sources)
     return BurstRecord(str(job.sources[0]), str(job.target), status=status, frames=frames)
+
+
+def _no_burst(job: BurstJob, jobs: Sequence[BurstJob]) -> BurstRecord | None:
+    """Return the record of a single frame among bursts, which is left as it is."""
+    if len(job.sources) > 1 or len(jobs) == 1:
+        return None
+    return replace(_record(job, "skipped"), warnings=("a single frame, no burst",))
 
 
 def _left_out(frames: Sequence[FrameReport]) -> Iterator[str]:
