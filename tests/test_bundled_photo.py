@@ -20,8 +20,11 @@ from restorekit.degradations import (
     unprocess,
 )
 from restorekit.engine.burst import merge_burst
+from restorekit.engine.picture import RestoreOptions
+from restorekit.engine.quick_score import drawn_pictures
 from restorekit.image import Layout, Transfer
 from restorekit.metrics import psnr
+from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.gaussian import blurred
 from tests.shaken import GAINS, finished, in_memory
 
@@ -47,6 +50,25 @@ def test_real_photographs_gain(shared_data: Path) -> None:
         restored, _ = restore_image(noisy, model)
         gains.append(psnr(restored.pixels.clamp(0, 1), clean) - psnr(noisy.pixels, clean))
     assert sum(gains) / len(gains) > 1.2
+
+
+def test_white_noise_of_light_is_told_by_brightness(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    truth = drawn_pictures(Generator().manual_seed(0))[0]
+    light = srgb_to_linear(truth)
+    noise = torch.randn(light.shape, generator=Generator().manual_seed(1))
+    noisy = linear_to_srgb((light + (3e-4 * light + 1e-2**2).sqrt() * noise).clamp(0, 1))
+    source = tmp_path / "a.png"
+    write_image(Image(noisy, Transfer.SRGB, Layout.RGB), source)
+    with pytest.raises(SystemExit):
+        entry.main(["denoise", str(source), "--format", "ndjson"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["model"] == "kbnet_xs.gaussian"
+    even = RestoreOptions(noise=record["noise"])
+    evenly, _ = restore_image(read_image(source), load_model("kbnet_xs.gaussian"), even)
+    restored = read_image(Path(record["output"]))
+    assert psnr(restored.pixels, truth) > psnr(evenly.pixels, truth) + 0.3
 
 
 def test_a_burst_of_dark_noise_that_was_cut_off_beats_its_best_frame(shared_data: Path) -> None:

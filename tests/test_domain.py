@@ -8,6 +8,8 @@ from restorekit.errors import UsageError
 from restorekit.hub import ModelCard
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
+from restorekit.ops.color import srgb_to_linear
+from restorekit.ops.finished_noise import NoiseCurve
 
 COLOUR = ModelCard(
     name="test.colour",
@@ -128,6 +130,34 @@ def test_the_noise_of_a_finished_picture_is_measured_for_networks_that_are_told(
     assert measure_noise(image, TOLD, 7) == 7
     assert measure_noise(image, BLIND, None) is None
     assert enter(image, COLOUR, 51.0).noise_std == pytest.approx(0.2)
+
+
+def noisy_light(layout: Layout) -> Image:
+    """Return a ramp whose noise is far stronger in the shadows than in the lights."""
+    planes = {Layout.RGB: 3, Layout.GRAY: 1}[layout]
+    light = srgb_to_linear(torch.linspace(0.1, 0.9, 480).expand(planes, 320, -1))
+    noise = torch.randn(light.shape, generator=torch.Generator().manual_seed(5))
+    return Image(light + (1e-4 * light + 8e-3**2).sqrt() * noise, Transfer.LINEAR, layout)
+
+
+@pytest.mark.parametrize("layout", [Layout.RGB, Layout.GRAY])
+def test_a_network_is_told_the_noise_around_every_pixel(layout: Layout) -> None:
+    image = noisy_light(layout)
+    noise = measure_noise(image, TOLD, None)
+    assert isinstance(noise, NoiseCurve)
+    told = enter(image, COLOUR, noise).noise_std
+    assert isinstance(told, torch.Tensor)
+    assert told.shape == (1, 320, 480)
+    clean = srgb_to_linear(torch.linspace(0.1, 0.9, 480))
+    slope = (clean[2:] - clean[:-2]) / (2 * 0.8 / 479)
+    expected = (1e-4 * clean + 8e-3**2).sqrt()[1:-1] / slope
+    factor = 3**0.5 if layout is Layout.GRAY else 1.0
+    torch.testing.assert_close(
+        told[0, :, 80:-80].mean(0) / factor, expected[79:-79], rtol=0.2, atol=0
+    )
+    encoded = image.to_srgb()
+    assert measure_noise(encoded, TOLD, None) == noise
+    torch.testing.assert_close(enter(encoded, COLOUR, noise).noise_std, told)
 
 
 def test_noise_of_the_wrong_kind_is_refused() -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from restorekit.degradations import jpeg
-from restorekit.ops.color import pack_bayer, srgb_to_linear
-from restorekit.ops.noise import (
-    estimate_noise_profile,
+from restorekit.ops.color import linear_to_srgb, pack_bayer, srgb_to_linear
+from restorekit.ops.finished_noise import (
+    NoiseCurve,
     estimate_noise_std,
     finished_noise,
+    noise_by_brightness,
 )
+from restorekit.ops.noise import estimate_noise_profile
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
 
@@ -224,3 +226,54 @@ def test_smoothed_noise_is_told_from_white_noise(generator):
     assert finished_noise((scene + smoothed[0]).clamp(0, 1)).from_camera
     assert not finished_noise(smoothed[0, :, :40, :40]).from_camera
     assert not finished_noise(torch.full((3, 200, 200), 0.5)).from_camera
+
+
+@pytest.mark.parametrize("sigma", [2, 3, 5, 15, 50])
+def test_white_noise_in_photographs_is_not_from_a_camera(sigma, generator, shared_data):
+    for path in sorted((shared_data / "test" / "kodak24").glob("*.png"))[::5]:
+        clean = photograph(path)
+        noise = torch.randn(clean.shape, generator=generator) * sigma / 255
+        noisy = ((clean + noise).clamp(0, 1) * 255).round() / 255
+        assert not finished_noise(noisy).from_camera
+
+
+def test_photographs_of_cameras_are_known_as_such(shared_data):
+    for path in sorted((shared_data / "test" / "polyu" / "noisy").iterdir())[::12]:
+        pixels = photograph(path)
+        assert finished_noise(pixels).from_camera
+        assert finished_noise(pixels[1:2]).from_camera
+
+
+def test_a_curve_is_straight_between_its_points_and_level_beyond():
+    curve = NoiseCurve((0.2, 0.4, 0.4, 0.8), (0.10, 0.04, 0.04, 0.02))
+    brightness = torch.tensor([[0.0, 0.2, 0.3], [0.4, 0.6, 1.0]])
+    expected = torch.tensor([[0.10, 0.10, 0.07], [0.04, 0.03, 0.02]])
+    torch.testing.assert_close(curve.at(brightness), expected)
+    assert curve.overall == pytest.approx(((0.01 + 2 * 0.0016 + 0.0004) / 4) ** 0.5)
+    pixels = torch.tensor([0.1, 0.2, 0.6]).view(3, 1, 1).expand(3, 2, 20)
+    torch.testing.assert_close(curve.around(pixels), torch.full((1, 2, 20), 0.07))
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_noise_of_light_is_told_by_brightness(colours, generator):
+    columns = torch.linspace(0.1, 0.9, 640).expand(colours, 480, -1)
+    clean = columns + 0.05 * torch.randn(colours, 480, 1, generator=generator)
+    light = srgb_to_linear(clean)
+    deviation = (2e-3 * light + 4e-3**2).sqrt()
+    light = light + deviation * torch.randn(light.shape, generator=generator)
+    curve = noise_by_brightness(linear_to_srgb(light))
+    assert isinstance(curve, NoiseCurve)
+    places = torch.tensor(curve.brightness)
+    slope = (srgb_to_linear(places + 0.01) - srgb_to_linear(places - 0.01)) / 0.02
+    expected = (2e-3 * srgb_to_linear(places) + 4e-3**2).sqrt() / slope
+    torch.testing.assert_close(torch.tensor(curve.deviation), expected, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("sigma", [0, 4, 25, 75])
+def test_noise_of_one_strength_has_no_curve(colours, sigma, generator):
+    columns = torch.linspace(0.0, 1.0, 640).expand(colours, 480, -1)
+    noisy = columns + sigma / 255 * torch.randn(columns.shape, generator=generator)
+    deviation = noise_by_brightness((noisy.clamp(0, 1) * 255).round() / 255)
+    assert isinstance(deviation, float)
+    assert 255 * deviation == pytest.approx(sigma, rel=0.1, abs=0.5)

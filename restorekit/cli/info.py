@@ -153,7 +153,8 @@ def _estimated_noise(image: "Image") -> Facts:
     """Return the noise of a mosaic, or of a finished picture as strong as it looks."""
     from restorekit.engine.domain import without_hot_pixels
     from restorekit.image import Layout
-    from restorekit.ops.noise import estimate_noise_profile, finished_noise
+    from restorekit.ops.finished_noise import finished_noise
+    from restorekit.ops.noise import estimate_noise_profile
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(without_hot_pixels(image, None).pixels))

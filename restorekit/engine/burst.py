@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from restorekit.engine.domain import Domain, enter, measure_noise, network_passes
+from restorekit.engine.domain import Domain, Noise, enter, measure_noise, network_passes
 from restorekit.engine.frames import Frame, by_sharpness, stabilised
 from restorekit.engine.inference import Inference
 from restorekit.engine.picture import RestoreOptions, RestoreReport
@@ -149,7 +149,7 @@ def _denoised(
     mean: Tensor,
     left: Tensor,
     network: _Network,
-    noise: float | NoiseProfile | None,
+    noise: Noise,
 ) -> Tensor:
     """Return what a network for single pictures makes of a mean of frames.
 

@@ -36,6 +36,7 @@ from restorekit.ops.deconvolution import (
     pull_seen,
     transfer_function,
 )
+from restorekit.ops.finished_noise import NoiseCurve
 
 TURNS = 8
 FIRST_NOISE = 49.0
@@ -87,7 +88,8 @@ def deconvolve(
     check_finite(image)
     psf = stored_psf(psf, image.metadata.orientation)
     _check_fit(image, psf, prior)
-    noise = cast(float, measure_noise(image, prior.model.spec, options.noise))
+    measured = measure_noise(image, prior.model.spec, options.noise)
+    noise = 255 * measured.overall if isinstance(measured, NoiseCurve) else cast(float, measured)
     noise = max(noise, LEAST_STATED if options.noise is not None else _least_noise(image))
     rows, columns = psf.shape
     inference = Inference(prior.model, options.device, options.dtype, options.tile, reporter)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restorekit.engine.inference import NoiseStd
 from restorekit.errors import UsageError
 from restorekit.hub import ModelCard, bundled_cards
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
+from restorekit.ops.finished_noise import NoiseCurve, noise_by_brightness
 from restorekit.ops.hot_pixels import repaired
-from restorekit.ops.noise import estimate_noise_profile, estimate_noise_std
+from restorekit.ops.noise import estimate_noise_profile
 from restorekit.tasks import Task
 
 _BORROWED = {
@@ -29,6 +31,9 @@ _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
 LEAST_SHOT = 1e-6
 
+Noise = float | NoiseProfile | NoiseCurve | None
+"""Of a picture: steps of 0..255, that of linear light, that by brightness, or not to be told."""
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -36,14 +41,15 @@ class Domain:
 
     Attributes:
         values: (C, H, W) float32 in the units of the card.
-        noise_std: deviation of the noise in those units, or None for a network that is not told.
+        noise_std: deviation of the noise in those units, a number or a (1, H, W) map, or None for a
+            network that is not told.
         passes: planes that go through the network together, one entry a pass.
         original: the picture that entered.
         decode: from network units to those of the picture, plane by plane; None for the same.
     """
 
     values: Tensor
-    noise_std: float | None
+    noise_std: NoiseStd
     passes: tuple[tuple[int, ...], ...]
     original: Image
     decode: Callable[[Tensor], Tensor] | None = None
@@ -73,9 +79,7 @@ class Domain:
         return mean
 
 
-def measure_noise(
-    image: Image, spec: ModelSpec, given: float | NoiseProfile | None
-) -> float | NoiseProfile | None:
+def measure_noise(image: Image, spec: ModelSpec, given: float | NoiseProfile | None) -> Noise:
     """Return the noise of a picture as a network or the Anscombe transform needs it.
 
     Args:
@@ -84,8 +88,8 @@ def measure_noise(
         given: what the user states, or None to measure.
 
     Returns:
-        A NoiseProfile for a RAW picture; else the deviation in steps of 0..255, or None for a
-        network that is not told.
+        A NoiseProfile for a RAW picture; else the deviation in steps of 0..255, a NoiseCurve where
+        it was measured and depends on brightness, or None for a network that is not told.
 
     Raises:
         UsageError: what is given does not fit the picture or the network.
@@ -96,10 +100,15 @@ def measure_noise(
         name = image.metadata.path or "the picture"
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
-        return 255 * estimate_noise_std(image.to_srgb().pixels) if given is None else given
+        return _noise_to_tell(image.to_srgb().pixels) if given is None else given
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None
+
+
+def _noise_to_tell(pixels: Tensor) -> float | NoiseCurve:
+    measured = noise_by_brightness(pixels)
+    return measured if isinstance(measured, NoiseCurve) else 255 * measured
 
 
 def default_model(task: Task, layout: Layout, *, from_camera: bool = False) -> str:
@@ -168,7 +177,7 @@ def _deviation(noise: NoiseProfile, level: float) -> float:
     return float((noise.shot * level + noise.read**2) ** 0.5)
 
 
-def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> Domain:
+def enter(image: Image, card: ModelCard, noise: Noise) -> Domain:
     """Bring a picture into the domain of a card.
 
     A mosaic is stabilised by the generalised Anscombe transform and scaled so that black is 0 and
@@ -186,7 +195,11 @@ def enter(image: Image, card: ModelCard, noise: float | NoiseProfile | None) -> 
     passes = network_passes(image.layout, card)
     if isinstance(noise, NoiseProfile):
         return _stabilised(image, noise, passes)
-    noise_std = None if noise is None else noise / 255
+    noise_std: NoiseStd
+    if isinstance(noise, NoiseCurve):
+        noise_std = noise.around(image.to_srgb().pixels)
+    else:
+        noise_std = None if noise is None else noise / 255
     if noise_std is not None and image.layout is Layout.GRAY and card.layout == Layout.RGB.value:
         noise_std *= _GRAY_AS_COLOUR
     if image.transfer.value == card.transfer:

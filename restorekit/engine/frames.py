@@ -18,8 +18,9 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
+from restorekit.ops.finished_noise import FinishedNoise, finished_noise
 from restorekit.ops.gaussian import blurred
-from restorekit.ops.noise import FinishedNoise, estimate_noise_profile, finished_noise
+from restorekit.ops.noise import estimate_noise_profile
 from restorekit.ops.warp import LONGEST_WARPED
 
 MOST_STOPS = 0.3
@@ -127,7 +128,7 @@ def _linear_noise(
     if given is None:
         found = finished_noise(image.to_srgb().pixels)
     else:
-        found = FinishedNoise(given / 255, given / 255, shared=False)
+        found = FinishedNoise(given / 255, given / 255, from_camera=False)
     deviation = max(found.coarse, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
     if given is None and not found.from_camera:

@@ -22,7 +22,7 @@ from restorekit.errors import MemoryExhaustedError, RestorekitError
 from restorekit.models.registry import NoiseInput, RestorationModel
 from restorekit.tiling import Blend, Box, TilePlan, cut, plan_tiles, sample_boxes, smallest_tile
 
-Noise = Tensor | float | None
+NoiseStd = Tensor | float | None
 
 _SMALLEST_TILE = 32
 _WINDOWS = 64
@@ -76,7 +76,7 @@ class Inference:
         redone = (f"tiles redone in float32: {self._redone}",) if self._redone else ()
         return (*self._steps, *redone)
 
-    def run(self, values: Tensor, planes: Sequence[int], noise_std: Noise) -> Tensor:
+    def run(self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd) -> Tensor:
         """Restore some planes of a picture, or of a burst, that stays in host memory.
 
         Args:
@@ -148,7 +148,7 @@ class Inference:
         self._reporter.note(f"falling back to {fallback}")
 
     def _attempt(
-        self, values: Tensor, planes: Sequence[int], noise_std: Noise, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, plan: TilePlan
     ) -> Tensor:
         boxes = plan.boxes
         self._place_model()
@@ -180,7 +180,7 @@ class Inference:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _freeze_pooling(
-        self, values: Tensor, planes: Sequence[int], noise_std: Noise, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, plan: TilePlan
     ) -> None:
         """Fix pooled means on windows that depend on the picture alone, so that tiles agree."""
         _, height, width = values.shape
@@ -190,7 +190,7 @@ class Inference:
         self._model.freeze_pooling(*self._inputs(values, planes, noise_std, windows))
 
     def _inputs(
-        self, values: Tensor, planes: Sequence[int], noise_std: Noise, boxes: Sequence[Box]
+        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, boxes: Sequence[Box]
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, C, H, W) tiles and their noise map on the device, in float32."""
         tiles = torch.stack([cut(values, box)[list(planes)].float() for box in boxes])

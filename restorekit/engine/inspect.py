@@ -148,7 +148,9 @@ def _run(
     padded = pad_mirrored(degraded, network.spec.multiple_of)
     noise_std = None
     if network.spec.noise_input is NoiseInput.STD_MAP:
-        noise_std = torch.full_like(padded[:, :1], domain.noise_std or 0.0)
+        assert domain.noise_std is not None
+        even = torch.zeros_like(degraded[:, :1])
+        noise_std = pad_mirrored(even + domain.noise_std, network.spec.multiple_of)
     found: list[_Seen] = []
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from restorekit.degradations.burst import Bursts
 from restorekit.engine.device import choose_device, choose_dtype, empty_cache, is_out_of_memory
 from restorekit.engine.domain import enter, measure_noise
-from restorekit.engine.inference import Inference
+from restorekit.engine.inference import Inference, NoiseStd
 from restorekit.engine.protocols import Sample
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import RestorekitError, UsageError
@@ -22,7 +22,7 @@ from restorekit.metrics import Protocol
 from restorekit.models.complexity import Complexity, count_macs
 from restorekit.models.registry import NoiseInput, architectures, create_model
 from restorekit.ops.color import linear_to_srgb
-from restorekit.ops.noise import finished_noise
+from restorekit.ops.finished_noise import finished_noise
 
 BASELINES = ("none", "nlm", "mean")
 LARGEST_WHOLE = 2_000_000
@@ -160,7 +160,7 @@ class _Network:
         noise = measure_noise(image, self.loaded.model.spec, sample.sigma if told else None)
         domain = enter(image, self.loaded.card, noise)
 
-        def restored(run: Callable[[Tensor, float | None], Tensor], *, tiled: bool) -> Restored:
+        def restored(run: Callable[[Tensor, NoiseStd], Tensor], *, tiled: bool) -> Restored:
             started = time.perf_counter()
             results = [run(domain.values[list(p)], domain.noise_std) for p in domain.passes]
             seconds = time.perf_counter() - started
@@ -187,8 +187,10 @@ class _Network:
         merged = self._run(burst.frames.flatten(1, 2), burst.noise_std)
         return Restored(linear_to_srgb(merged / burst.white[0]), time.perf_counter() - started)
 
-    def _whole(self, values: Tensor, noise_std: float | None) -> Tensor:
-        std = None if noise_std is None else torch.full_like(values[None, :1], noise_std)
+    def _whole(self, values: Tensor, noise_std: NoiseStd) -> Tensor:
+        std = None
+        if noise_std is not None:
+            std = torch.zeros_like(values[None, :1]) + noise_std
         return self._run(values[None], std)
 
     def _run(self, degraded: Tensor, std: Tensor | None) -> Tensor:
@@ -208,7 +210,7 @@ class _Network:
             )
         return restored
 
-    def _tiled(self, values: Tensor, noise_std: float | None) -> Tensor:
+    def _tiled(self, values: Tensor, noise_std: NoiseStd) -> Tensor:
         dtype = str(self.dtype).removeprefix("torch.")
         inference = Inference(self.loaded.model, str(self.device), dtype, self.tile, self.reporter)
         return inference.run(values, range(len(values)), noise_std)

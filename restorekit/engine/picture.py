@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from restorekit.engine.domain import (
+    Noise,
     clipped_at_black,
     enter,
     measure_noise,
@@ -91,7 +92,7 @@ class RestoreReport:
         dtype: precision of its inner values.
         tile: largest side of a tile.
         fallbacks: what had to give way, in plain words.
-        noise: what the network was told: steps of 0..255, or the profile of a RAW picture.
+        noise: what the network was told.
         seconds_model: time in the network and its tiles.
         warnings: what the user should know.
         denoised_by: model that denoised the picture first, if one did; the noise is what it was
@@ -102,7 +103,7 @@ class RestoreReport:
     dtype: str
     tile: int
     fallbacks: tuple[str, ...]
-    noise: float | NoiseProfile | None
+    noise: Noise
     seconds_model: float
     warnings: tuple[str, ...] = ()
     denoised_by: str | None = None
@@ -264,9 +265,7 @@ def check_finite(image: Image) -> None:
         raise DecodeError(f"{name}: some pixels are infinite or no numbers; repair them first")
 
 
-def report_of(
-    inference: Inference, noise: float | NoiseProfile | None, warnings: tuple[str, ...] = ()
-) -> RestoreReport:
+def report_of(inference: Inference, noise: Noise, warnings: tuple[str, ...] = ()) -> RestoreReport:
     """Return what is to be said of a network's work on a picture."""
     return RestoreReport(
         device=str(inference.device),
@@ -279,7 +278,7 @@ def report_of(
     )
 
 
-def _is_guessed(noise: float | NoiseProfile | None, image: Image, options: RestoreOptions) -> bool:
+def _is_guessed(noise: Noise, image: Image, options: RestoreOptions) -> bool:
     """Return whether the noise was measured on a mosaic that hardly shows it."""
     measured = options.noise is None and noise != image.metadata.noise
     return measured and image.layout is Layout.BAYER and clipped_at_black(image)

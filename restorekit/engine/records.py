@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from restorekit import io
 from restorekit.engine.device import is_out_of_memory
+from restorekit.engine.domain import Noise
 from restorekit.errors import (
     MemoryExhaustedError,
     OutputError,
@@ -17,6 +18,7 @@ from restorekit.errors import (
     RestorekitError,
 )
 from restorekit.image import Image, NoiseProfile
+from restorekit.ops.finished_noise import NoiseCurve
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,10 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
-def noise_numbers(noise: float | NoiseProfile | None) -> float | tuple[float, float] | None:
-    """Return a noise as a record states it."""
+def noise_numbers(noise: Noise) -> float | tuple[float, float] | None:
+    """Return a noise as a record states it, that by brightness as it is in the whole picture."""
+    if isinstance(noise, NoiseCurve):
+        return 255 * noise.overall
     return (noise.shot, noise.read) if isinstance(noise, NoiseProfile) else noise
 
 

@@ -29,7 +29,7 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
-from restorekit.ops.noise import FinishedNoise, finished_noise
+from restorekit.ops.finished_noise import FinishedNoise, finished_noise
 from restorekit.tasks import TASKS, Task
 
 __all__ = [

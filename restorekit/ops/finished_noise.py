@@ -1,0 +1,335 @@
+"""Estimate the noise of an encoded picture from the picture alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from restorekit.ops.noise import bands, residual
+
+_PATCH = 6
+_SURROUNDINGS = 24
+_PATCHES = 40_000
+_FLATTEST, _NEEDED = 0.1, 4
+"""Share of the patches, and how many a covariance needs for each of its rows."""
+_RANGES, _FLATTEST_OF_RANGE, _NEEDED_OF_RANGE = 6, 0.15, 24
+_AROUND = 7
+_UNEVEN, _CLIPPED = 1.25, 0.15
+_COARSER, _COARSER_IN_SMALL = 1.25, 1.4
+_TELLING = 0.25
+_LUMA, _SHARED = 0.1, 16.0
+_MOST = 1.5
+_STILL = 1e-6
+_MOSTLY_STILL, _HARDLY_STILL, _LEAST_NOISY = 0.2, 0.05, 0.02
+"""Share of the residual that is 0, in a picture of which a part has no noise and in the
+neighbourhood of pixels of the other; and share of the picture that this has at least."""
+_NEIGHBOURS = 33
+
+
+def estimate_noise_std(pixels: Tensor) -> float:
+    """Estimate the deviation of white noise of one strength in an encoded picture.
+
+    Where all colours together show less than half of the mean power of each alone, as where JPEG
+    smooths the chroma or one colour alone is noisy, that power decides.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey.
+
+    Returns:
+        deviation in units of white, never negative.
+    """
+    planes = bands(pixels.float())
+    together = _white_noise_std(planes)
+    if len(planes) != 3:
+        return together
+    each = (sum(_white_noise_std(plane[None]) ** 2 for plane in planes) / 3) ** 0.5
+    return together if together > 0.5 * each else each
+
+
+@dataclass(frozen=True)
+class NoiseCurve:
+    """Describe white noise in an encoded picture that is not as strong everywhere.
+
+    Attributes:
+        brightness: in [0, 1], ascending, the mean of the colours; as many pixels lie around each.
+        deviation: at each, in units of white; between two of them on a straight line.
+    """
+
+    brightness: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @property
+    def overall(self) -> float:
+        """Return the deviation in the whole picture, in units of white."""
+        return float(torch.tensor(self.deviation).square().mean().sqrt())
+
+    def at(self, brightness: Tensor) -> Tensor:
+        """Return the deviation at each brightness."""
+        deviation = torch.full_like(brightness, self.deviation[0])
+        points = zip(self.brightness, self.deviation, strict=True)
+        for (low, first), (high, second) in pairwise(points):
+            if high > low:
+                slope = (second - first) / (high - low)
+                deviation.add_(brightness.clamp(low, high).sub_(low), alpha=slope)
+        return deviation
+
+    def around(self, pixels: Tensor) -> Tensor:
+        """Return the (1, H, W) deviation at the mean brightness around each of (C, H, W) pixels."""
+        mean = pixels.mean(0, keepdim=True)
+        half = _AROUND // 2
+        return self.at(functional.avg_pool2d(mean, _AROUND, 1, half, count_include_pad=False))
+
+
+def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
+    """Estimate the deviation of white noise, where it clearly differs in six ranges of brightness.
+
+    A range where much is clipped, and noise is seen in part, has at least that of the whole. Of a
+    single plane, what grows with brightness is texture, for the noise of encoded light does not.
+    Noise of one strength, and that of small pictures, is told by estimate_noise_std.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey.
+
+    Returns:
+        a curve, or one deviation in units of white.
+    """
+    planes = bands(pixels.float())
+    even, levels = estimate_noise_std(planes), _levels(planes)
+    if not even or levels.curve is None:
+        return even
+    seen = zip(levels.curve.deviation, levels.clipped, strict=True)
+    deviation = tuple(max(each, even) if often > _CLIPPED else each for each, often in seen)
+    if len(planes) == 1:
+        deviation = tuple(accumulate(deviation, min))
+    uneven = max(deviation) > _UNEVEN * min(deviation)
+    return NoiseCurve(levels.curve.brightness, deviation) if uneven else even
+
+
+@dataclass(frozen=True)
+class FinishedNoise:
+    """Describe the noise of an encoded picture.
+
+    Attributes:
+        fine: its deviation in units of white, as by estimate_noise_std.
+        coarse: deviation of white noise that would be as strong as it at half the size. It equals
+            fine where noise is white, and is greater where a camera has smoothed it.
+        from_camera: whether it is that of a finished photograph, smoothed or shared by the colours,
+            not that of every pixel by itself. In the chroma of a JPEG hardly any is left, so that
+            the colours share what there is.
+    """
+
+    fine: float
+    coarse: float
+    from_camera: bool
+
+
+def finished_noise(pixels: Tensor) -> FinishedNoise:
+    """Measure the noise of an encoded picture that a camera may have smoothed.
+
+    Each range of brightness tells how much stronger its noise is at half the size than white noise
+    would be, and how much noisier the mean of the colours is than their differences; their median
+    decides. Ranges that show hardly any of the noise tell nothing.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], colour or grey; grey ones share none.
+
+    Returns:
+        fine and coarse noise, and whether a camera left it.
+    """
+    planes = bands(pixels.float())
+    if (planes == planes[:1]).all():
+        planes = planes[:1]
+    fine, levels = estimate_noise_std(planes), _levels(planes)
+    if not fine or levels.curve is None:
+        return FinishedNoise(fine, fine, from_camera=False)
+    half = functional.avg_pool2d(planes[None], 2)[0]
+    coarse, half_curve = 2 * estimate_noise_std(half), _levels(half).curve
+    if half_curve is None:
+        smoothed = coarse > _COARSER_IN_SMALL * fine
+    else:
+        smoothed = _coarser(levels.curve, half_curve, alone=len(planes) == 1) > _COARSER
+    from_camera = smoothed or levels.shared > _SHARED
+    return FinishedNoise(fine, max(coarse, fine) if smoothed else fine, from_camera)
+
+
+def _coarser(whole: NoiseCurve, half: NoiseCurve, *, alone: bool) -> float:
+    """Return how much stronger noise is at half the size than white noise would be.
+
+    Of a plane that is alone, the range with the least texture decides.
+    """
+    expected = whole.at(torch.tensor(half.brightness)) / 2
+    telling = expected > _TELLING * expected.max()
+    ratios = (torch.tensor(half.deviation) / expected.clamp_min(_STILL))[telling]
+    if not len(ratios):
+        return 1.0
+    return float(ratios.min() if alone else ratios.median())
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Hold the noise by brightness, None in small pictures, and what else the ranges tell.
+
+    Attributes:
+        curve: the noise of each range.
+        clipped: share of the values of each that are black or white.
+        shared: power of the noise in the mean of the colours to that in their differences.
+    """
+
+    curve: NoiseCurve | None
+    clipped: tuple[float, ...] = ()
+    shared: float = 1.0
+
+
+def _levels(planes: Tensor) -> _Levels:
+    """Measure white noise in ranges of brightness with as many pixels each.
+
+    The power that colours share is a low quantile of the eigenvalues of their mean, since texture
+    raises the others; that of their differences, in which there is little texture, divides it.
+    """
+    rows = len(planes) * _PATCH**2
+    if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
+        return _Levels(None)
+    sites = _Sites(planes)
+    count = int(sites.texture.numel() * _FLATTEST_OF_RANGE)
+    if count <= _NEEDED * rows:
+        return _Levels(None)
+    ranges = min(max(count // (_NEEDED_OF_RANGE * rows), 1), _RANGES)
+    area = float(sites.around(torch.ones_like(planes[0]))[0])
+    brightness = sites.around(planes.mean(0)) / area
+    clipped = sites.around(((planes == 0) | (planes == 1)).float().mean(0)) / area
+    levels, shared = [], []
+    for inside in brightness.argsort(stable=True).tensor_split(ranges):
+        count = int(len(inside) * _FLATTEST_OF_RANGE)
+        flattest = inside[sites.texture[inside].topk(count, largest=False).indices]
+        covariance = sites.covariance(flattest)
+        means = (float(values[flattest].mean()) for values in (brightness, clipped))
+        levels.append((*means, math.sqrt(_white_power(covariance))))
+        if len(planes) == 3:
+            shared.append(_shared(covariance))
+    levels.sort()
+    places, often, deviation = zip(*levels, strict=True)
+    together = float(torch.tensor(shared).median()) if shared else 1.0
+    return _Levels(NoiseCurve(places, deviation), often, together)
+
+
+def _shared(covariance: Tensor) -> float:
+    """Return the power of white noise in the mean of three colours to that in their differences."""
+    opponents = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=covariance.dtype)
+    turn = torch.kron(functional.normalize(opponents), torch.eye(_PATCH**2).to(opponents))
+    turned = turn @ covariance @ turn.mT
+    luma = torch.linalg.eigvalsh(turned[: _PATCH**2, : _PATCH**2]).clamp_min(0).quantile(_LUMA)
+    return float(luma) / max(_white_power(turned[_PATCH**2 :, _PATCH**2 :]), _STILL**2)
+
+
+class _Sites:
+    """Choose patches of a picture by what lies around them.
+
+    Texture reaches from a patch into its surroundings and noise does not, so that a choice by the
+    surroundings does not favour small noise.
+
+    Attributes:
+        texture: (N) power of the residual around each patch.
+    """
+
+    def __init__(self, planes: Tensor) -> None:
+        """Place patches on (C, H, W) planes, evenly and about as many as are needed."""
+        power = _ring_sum(residual(planes).square().mean(0))
+        self._step = max(1, round((power.numel() * _FLATTEST / _PATCHES) ** 0.5))
+        power = power[:: self._step, :: self._step]
+        self._columns = power.shape[1]
+        self.texture = power.flatten()
+        margin = (_SURROUNDINGS - _PATCH) // 2 + 1
+        inner = planes[:, margin:-margin, margin:-margin]
+        self._patches = inner.unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
+
+    def around(self, values: Tensor) -> Tensor:
+        """Return the (N) sums of (H, W) values around the patches."""
+        return _ring_sum(values[1:-1, 1:-1])[:: self._step, :: self._step].flatten()
+
+    def covariance(self, chosen: Tensor) -> Tensor:
+        """Return the covariance of the pixels of chosen patches, plane by plane."""
+        rows, columns = chosen // self._columns * self._step, chosen % self._columns * self._step
+        return self._patches[:, rows, columns].transpose(0, 1).flatten(1).T.cov().double()
+
+
+def _white_noise_std(planes: Tensor) -> float:
+    """Return the deviation of noise that is white in space and between planes.
+
+    Only patches with flat surroundings take part. Surroundings that are clipped at 0 or 1 are
+    avoided. The median of the residual bounds the result, for what fills less than half of a
+    picture, as the letters of a page, is no noise.
+    """
+    if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
+        return _deviation_of_residual(planes)
+    sites = _Sites(planes)
+    count = max(1, int(sites.texture.numel() * _FLATTEST))
+    if count <= _NEEDED * len(planes) * _PATCH**2:
+        return _deviation_of_residual(planes)
+    clipped = sites.around(((planes == 0) | (planes == 1)).float().mean(0))
+    allowed = clipped.kthvalue(count).values.clamp_min(0.01 * _SURROUNDINGS**2)
+    texture = sites.texture.masked_fill(clipped > allowed, torch.inf)
+    power = _white_power(sites.covariance(texture.topk(count, largest=False).indices))
+    return min(math.sqrt(power), _MOST * _deviation_of_residual(planes))
+
+
+def _white_power(covariance: Tensor) -> float:
+    """Return the variance of white noise in patches of a given covariance.
+
+    It has large eigenvalues from the picture and many equal ones from the noise; the largest are
+    dropped until mean and median of the rest agree (Chen, Zhu & Heng, "An Efficient Statistical
+    Method for Image Noise Level Estimation", ICCV 2015).
+    """
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
+    kept = len(values)
+    while kept > 1 and values[:kept].mean() > values[:kept].median():
+        kept -= 1
+    return float(values[:kept].mean())
+
+
+def _ring_sum(values: Tensor) -> Tensor:
+    """Return the sum around, but not in, the patch at the centre of each window of (H, W)."""
+    core = _PATCH + 2
+    edge = (_SURROUNDINGS - core) // 2
+    window = _sum_of_windows(values, _SURROUNDINGS)
+    return (window - _sum_of_windows(values[edge:-edge, edge:-edge], core)).clamp_min(0)
+
+
+def _sum_of_windows(values: Tensor, side: int) -> Tensor:
+    """Return the sums of all (side, side) windows of (H, W), from sums of 1, 2, 4, ... values."""
+    for dim in (0, 1):
+        length = values.shape[dim] - side + 1
+        total, place, width = torch.zeros(()), 0, 1
+        while True:
+            if side & width:
+                total = total + values.narrow(dim, place, length)
+                place += width
+            if place == side:
+                break
+            kept = values.shape[dim] - width
+            values = values.narrow(dim, 0, kept) + values.narrow(dim, width, kept)
+            width *= 2
+        values = total
+    return values
+
+
+def _deviation_of_residual(planes: Tensor) -> float:
+    """Return the deviation that the median of the residual tells, which texture raises.
+
+    Where a picture is partly without any noise, as around a cut-out, only the rest counts, unless
+    that is as sparse as letters on a page.
+    """
+    if min(planes.shape[-2:]) < 3:
+        return 0.0
+    sizes = residual(planes).abs_()
+    still = (sizes < _STILL).all(0).float()
+    if still.mean() > _MOSTLY_STILL and min(still.shape) >= _NEIGHBOURS:
+        noisy = _sum_of_windows(still, _NEIGHBOURS) < _HARDLY_STILL * _NEIGHBOURS**2
+        edge = _NEIGHBOURS // 2
+        if noisy.float().mean() > _LEAST_NOISY:
+            sizes = sizes[:, edge:-edge, edge:-edge][:, noisy]
+    return float(sizes.median() / 0.6745)
