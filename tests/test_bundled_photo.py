@@ -71,6 +71,21 @@ def test_white_noise_of_light_is_told_by_brightness(
     assert psnr(restored.pixels, truth) > psnr(evenly.pixels, truth) + 0.3
 
 
+def test_noise_that_was_clipped_leaves_black_dark() -> None:
+    truth = drawn_pictures(Generator().manual_seed(2))[0].sub(0.25).clamp_min(0)
+    noise = torch.randn(truth.shape, generator=Generator().manual_seed(3)) * 25 / 255
+    model, options = load_model("kbnet_xs.gaussian"), RestoreOptions(noise=25.0)
+    results = []
+    for noisy in (truth + noise, (truth + noise).clamp(0, 1)):
+        image = Image(noisy, Transfer.SRGB, Layout.RGB)
+        results.append(restore_image(image, model, options)[0].pixels)
+    black = truth == 0
+    assert black.float().mean() > 0.05
+    assert results[1][black].mean() < 0.01
+    whole, clipped = (psnr(result.clamp(0, 1), truth) for result in results)
+    assert clipped > whole - 0.5
+
+
 def test_a_burst_of_dark_noise_that_was_cut_off_beats_its_best_frame(shared_data: Path) -> None:
     model, gains = load_model(NAME), []
     for number, path in enumerate(sorted((shared_data / "test" / "kodak24").iterdir())[:3]):

@@ -14,6 +14,7 @@ from restorekit.hub import ModelCard, bundled_cards
 from restorekit.image import Image, Layout, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
+from restorekit.ops.clipping import unclipped
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.finished_noise import NoiseCurve, noise_by_brightness
 from restorekit.ops.hot_pixels import repaired
@@ -46,6 +47,8 @@ class Domain:
         passes: planes that go through the network together, one entry a pass.
         original: the picture that entered.
         decode: from network units to those of the picture, plane by plane; None for the same.
+        deviation: of the noise of a finished picture, which black and white may clip, in those
+            units, a number or a (1, H, W) map; None where it is not known.
     """
 
     values: Tensor
@@ -53,6 +56,16 @@ class Domain:
     passes: tuple[tuple[int, ...], ...]
     original: Image
     decode: Callable[[Tensor], Tensor] | None = None
+    deviation: NoiseStd = None
+
+    def unclipped(self, restored: Sequence[Tensor]) -> list[Tensor]:
+        """Return restored values as if the noise had not been clipped, one result a pass."""
+        if self.deviation is None:
+            return list(restored)
+        return [
+            unclipped(result, self.values[list(planes)], self.deviation)
+            for planes, result in zip(self.passes, restored, strict=True)
+        ]
 
     def leave(self, restored: Sequence[Tensor]) -> Tensor:
         """Return restored pixels in the units of the picture.
@@ -195,18 +208,20 @@ def enter(image: Image, card: ModelCard, noise: Noise) -> Domain:
     passes = network_passes(image.layout, card)
     if isinstance(noise, NoiseProfile):
         return _stabilised(image, noise, passes)
-    noise_std: NoiseStd
+    deviation: NoiseStd
     if isinstance(noise, NoiseCurve):
-        noise_std = noise.around(image.to_srgb().pixels)
+        deviation = noise.around(image.to_srgb().pixels)
     else:
-        noise_std = None if noise is None else noise / 255
-    if noise_std is not None and image.layout is Layout.GRAY and card.layout == Layout.RGB.value:
-        noise_std *= _GRAY_AS_COLOUR
+        deviation = None if noise is None else noise / 255
+    told = deviation
+    if told is not None and image.layout is Layout.GRAY and card.layout == Layout.RGB.value:
+        told = told * _GRAY_AS_COLOUR
     if image.transfer.value == card.transfer:
-        return Domain(image.pixels, noise_std, passes, image)
+        return Domain(image.pixels, told, passes, image, deviation=deviation)
+    pixels = image.pixels
     if image.transfer is Transfer.LINEAR:
-        return Domain(linear_to_srgb(image.pixels), noise_std, passes, image, srgb_to_linear)
-    return Domain(srgb_to_linear(image.pixels), noise_std, passes, image, linear_to_srgb)
+        return Domain(linear_to_srgb(pixels), told, passes, image, srgb_to_linear, deviation)
+    return Domain(srgb_to_linear(pixels), told, passes, image, linear_to_srgb, deviation)
 
 
 def network_passes(layout: Layout, card: ModelCard) -> tuple[tuple[int, ...], ...]:

@@ -170,6 +170,7 @@ def restore_image(
     if noise != 0:
         domain = enter(sound, model.card, noise)
         results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
+        results = domain.unclipped(results)
         if task is not None and not task.takes_noise_level:
             seen = (domain.values[list(planes)] for planes in domain.passes)
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]

@@ -1,0 +1,73 @@
+"""Undo what clipping at black and white has done to the mean of noise.
+
+Noise around a dark place is cut off below black, so that its mean is brighter than the place: of
+deviation s around x it is x * Phi(x / s) + s * phi(x / s), with the normal distribution Phi and its
+density phi (Foi, "Clipped noisy images: heteroskedastic modeling and practical denoising", Signal
+Processing 2009, Section 3). The same holds at white.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_REACH, _STEPS = 4.0, 4096
+"""Deviations from black or white, up to which clipping is undone, and entries of the table."""
+_CELL = 8
+
+
+def unclipped(restored: Tensor, noisy: Tensor, std: Tensor | float) -> Tensor:
+    """Return restored values as if the noise had not been clipped at 0 and 1.
+
+    Only values near noise that was clipped change, and none that the network left alone. Noise
+    that lies beyond 0 or 1 is not clipped there.
+
+    Args:
+        restored: (C, H, W), the local mean of the noisy values.
+        noisy: (C, H, W).
+        std: deviation of the noise in units of white, a number or a (1, H, W) map.
+
+    Returns:
+        (C, H, W), within [0, 1] where it changed.
+    """
+    low, high = noisy.aminmax()
+    result = restored.clone()
+    deviation = torch.as_tensor(std, dtype=restored.dtype).expand_as(restored[:1])[0]
+    for plane, seen in zip(result, noisy, strict=True):
+        for end, clipped in ((0.0, low == 0), (1.0, high == 1)):
+            if clipped:
+                distance = plane if end == 0 else 1 - plane
+                chosen = (distance < _REACH * deviation) & (plane != seen) & _around(seen == end)
+                told = deviation[chosen]
+                true = told * _distance_before(distance[chosen] / told)
+                plane[chosen] = true if end == 0 else 1 - true
+    return result
+
+
+def _around(clipped: Tensor) -> Tensor:
+    """Return where a value of (H, W) is clipped within 8 to 16 pixels."""
+    height, width = clipped.shape
+    cells = functional.max_pool2d(clipped[None].to(torch.float32), _CELL, ceil_mode=True)
+    near = functional.max_pool2d(cells, 3, 1, 1)[0] > 0
+    return near.repeat_interleave(_CELL, 0)[:height].repeat_interleave(_CELL, 1)[:, :width]
+
+
+def _distance_before(mean: Tensor) -> Tensor:
+    """Return how far from its end a place lies whose clipped noise has this mean, in deviations."""
+    cells = mean.clamp(0, _REACH).mul_(_STEPS / _REACH)
+    left = cells.long().clamp_max_(_STEPS - 1)
+    table = _places().to(mean)
+    return torch.lerp(table[left], table[left + 1], cells.sub_(left))
+
+
+@cache
+def _places() -> Tensor:
+    """Return the places, 0 or beyond, of means that lie evenly from 0 to _REACH deviations."""
+    places = torch.linspace(0, 2 * _REACH, 16 * _STEPS, dtype=torch.float64)
+    means = places * torch.special.ndtr(places) + torch.exp(-(places**2) / 2) / math.tau**0.5
+    sought = torch.linspace(0, _REACH, _STEPS + 1, dtype=torch.float64)
+    return places[torch.searchsorted(means, sought)]
