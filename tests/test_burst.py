@@ -217,6 +217,29 @@ def test_finished_pictures_of_a_camera_gain_and_leave_no_trail(
         assert ours > alone
 
 
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("sigma", [10, 40])
+def test_white_noise_that_was_clipped_does_not_brighten_a_burst(sigma: int, moves: bool) -> None:
+    scene = (1.4 * linear_to_srgb(coloured(240, 280, seed=17)) - 0.4).clamp(0, 1)
+    thing = scene.flip(1)[:, :220, :240]
+    views, images = [], []
+    for number, (x, y) in enumerate([(0, 0), (4, -6), (-8, 2), (6, 6), (-2, -4)]):
+        view = scene.clone()
+        if moves:
+            view[:, 120:340, 60 + 30 * number : 300 + 30 * number] = thing
+        views.append(view[:, 40 + y : 360 + y, 40 + x : 440 + x])
+        noise = sigma / 255 * torch.randn(views[-1].shape, generator=seeded(number))
+        pixels = ((views[-1] + noise).clamp(0, 1) * 255).round() / 255
+        images.append(Image(pixels, Transfer.SRGB, Layout.RGB))
+    assert (views[0] == 0).float().mean() > 0.02
+    told, frames = load_model("kbnet_xs.gaussian"), in_memory(images, reference=0)
+    assert not any(frame.from_camera for frame in frames)
+    merged, _ = merge_burst(frames, mean_of_burst(), told, CPU)
+    single, _ = restore_image(images[0], told, CPU)
+    gained = 0.2 if moves else 1.0
+    assert psnr(merged.pixels, views[0]) > psnr(single.pixels, views[0]) + gained
+
+
 def test_frames_of_a_bracket_are_brought_to_one_exposure() -> None:
     clean = clean_mosaics(coloured(240, 280, seed=9), 3)
     images = shots(clean, GAINS[0], iso=100.0, exposure_time=0.01)

@@ -123,8 +123,9 @@ def merge_burst(
         if noise is None:
             mean = _evenly_noisy(mean, single, left)
         pixels = _denoised(image, mean, left, denoising, noise)
-        if noise is None:
-            pixels = _as_bright(pixels, single, image.to_srgb().pixels)
+        if not isinstance(noise, NoiseProfile):
+            even = isinstance(noise, float)
+            pixels = _as_bright(pixels, single, image.to_srgb().pixels, everywhere=even)
         trust = _trust_in_mean(pixels, single, stack.noise) * (1 - alone)
         share = _share_of_network(stack)
         if share:
@@ -169,6 +170,7 @@ def _denoised(
     domain = enter(entered, network.loaded.card, noise)
     noise_std = None if domain.noise_std is None else domain.noise_std * left.sqrt()[None]
     results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
+    results = domain.unclipped(results)
     pixels = entered.with_pixels(domain.leave(results)).to_linear().pixels
     if isinstance(noise, NoiseProfile):
         # The way back expects the noise of one frame in the mean of its roots.
@@ -212,18 +214,20 @@ def _evenly_noisy(mean: Tensor, single: Tensor, left: Tensor) -> Tensor:
     return torch.lerp(single, mean, (_quantile(left, 0.25) / left).sqrt_().clamp_(max=1))
 
 
-def _as_bright(mean: Tensor, single: Tensor, reference: Tensor) -> Tensor:
+def _as_bright(mean: Tensor, single: Tensor, reference: Tensor, *, everywhere: bool) -> Tensor:
     """Return the denoised mean of encoded frames, of each brightness as bright as it should be.
 
     Where noise is cut off at black or white, the mean of frames is not that of the scene. A network
     that finds the noise by itself has learnt what that does to one frame, not what it does to the
-    mean, so what it tells of one frame decides: a curve of each colour, at the brightnesses at
-    which noise is cut off, brings the mean to it.
+    mean, and of one frame clipping can be undone; so what is told of one frame decides: a curve of
+    each colour, at the brightnesses at which noise is cut off, brings the mean to it. Noise that is
+    as strong everywhere in encoded light, where it has no mean, has one in linear light.
 
     Args:
         mean: (C, H, W) linear.
         single: (C, H, W) linear.
         reference: (C, H, W) encoded, what single was made of.
+        everywhere: whether the curve counts at every brightness.
     """
     planes = []
     for *denoised, noisy in zip(mean, single, reference, strict=True):
@@ -233,7 +237,8 @@ def _as_bright(mean: Tensor, single: Tensor, reference: Tensor) -> Tensor:
         told = functional.avg_pool2d(blocks, _BLOCK, ceil_mode=True)[0].flatten(1)
         points = [told[:, where].mean(1) for where in equal_parts(told[0], _CURVE_POINTS)]
         places, change, share = torch.stack(points, 1)
-        change *= (share / _MOSTLY_CLIPPED).clamp_(max=1)
+        if not everywhere:
+            change *= (share / _MOSTLY_CLIPPED).clamp_(max=1)
         planes.append(srgb_to_linear(values + interpolated(places, change, values)))
     return torch.stack(planes)
 

@@ -18,7 +18,12 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
-from restorekit.ops.finished_noise import FinishedNoise, finished_noise
+from restorekit.ops.finished_noise import (
+    FinishedNoise,
+    NoiseCurve,
+    finished_noise,
+    noise_by_brightness,
+)
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import estimate_noise_profile
 from restorekit.ops.warp import LONGEST_WARPED
@@ -126,15 +131,16 @@ def _linear_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     if given is None:
-        found = finished_noise(image.to_srgb().pixels)
+        encoded = image.to_srgb().pixels
+        found = finished_noise(encoded)
+        if not found.from_camera and isinstance(noise_by_brightness(encoded), NoiseCurve):
+            shot, read = estimate_noise_profile(linear)
+            return NoiseProfile(max(shot, LEAST_SHOT), read), False
     else:
         found = FinishedNoise(given / 255, given / 255, from_camera=False)
     deviation = max(found.coarse, _LEAST_ENCODED)
     shot, read = _SHOT_OF_ENCODED * deviation**2, _READ_OF_ENCODED * deviation
-    if given is None and not found.from_camera:
-        # Each brightness shows its own noise.
-        shot, read = estimate_noise_profile(linear)
-    return NoiseProfile(max(shot, LEAST_SHOT), read), found.from_camera
+    return NoiseProfile(shot, read), found.from_camera
 
 
 def stabilised(planes: Tensor, noise: NoiseProfile) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 _REACH, _STEPS = 4.0, 4096
 """Deviations from black or white, up to which clipping is undone, and entries of the table."""
-_CELL = 8
+_CELL, _ROUNDED = 8, 1e-6
 
 
 def unclipped(restored: Tensor, noisy: Tensor, std: Tensor | float) -> Tensor:
@@ -38,10 +38,14 @@ def unclipped(restored: Tensor, noisy: Tensor, std: Tensor | float) -> Tensor:
     result = restored.clone()
     deviation = torch.as_tensor(std, dtype=restored.dtype).expand_as(restored[:1])[0]
     for plane, seen in zip(result, noisy, strict=True):
-        for end, clipped in ((0.0, low == 0), (1.0, high == 1)):
+        for end, clipped in ((0.0, abs(low) < _ROUNDED), (1.0, abs(high - 1) < _ROUNDED)):
             if clipped:
                 distance = plane if end == 0 else 1 - plane
-                chosen = (distance < _REACH * deviation) & (plane != seen) & _around(seen == end)
+                chosen = (
+                    (distance < _REACH * deviation)
+                    & (plane != seen)
+                    & _around((seen - end).abs() < _ROUNDED)
+                )
                 told = deviation[chosen]
                 true = told * _distance_before(distance[chosen] / told)
                 plane[chosen] = true if end == 0 else 1 - true
