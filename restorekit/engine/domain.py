@@ -147,6 +147,24 @@ def clipped_at_black(image: Image) -> bool:
     return clipped > _CLIPPED_SHARE and negative == 0
 
 
+def unclipped_mosaic(pixels: Tensor, noisy: Tensor, noise: NoiseProfile) -> Tensor:
+    """Return restored planes as if their noise had not been cut off at the least value of each.
+
+    Args:
+        pixels: (4, H, W) linear.
+        noisy: (4, H, W) what they were restored from.
+        noise: of it.
+    """
+    planes = []
+    for plane, seen in zip(pixels, noisy, strict=True):
+        least = float(seen.min())
+        if least <= 0 and (seen == least).float().mean() > _CLIPPED_SHARE:
+            std = (noise.shot * plane.clamp_min(0) + noise.read**2).sqrt_()
+            plane = unclipped(plane[None], seen[None], std[None], black=least, white=None)[0]
+        planes.append(plane)
+    return torch.stack(planes)
+
+
 def without_hot_pixels(image: Image, given: float | NoiseProfile | None) -> Image:
     """Return a mosaic without its hot and dead pixels, and other pictures as they are.
 

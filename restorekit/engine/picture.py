@@ -12,6 +12,7 @@ from restorekit.engine.domain import (
     clipped_at_black,
     enter,
     measure_noise,
+    unclipped_mosaic,
     without_hot_pixels,
 )
 from restorekit.engine.guard import guarded
@@ -175,7 +176,8 @@ def restore_image(
             seen = (domain.values[list(planes)] for planes in domain.passes)
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
         pixels = domain.leave(results)
-        if image.layout is Layout.BAYER:
+        if isinstance(noise, NoiseProfile):
+            pixels = unclipped_mosaic(pixels, sound.pixels, noise)
             pixels = torch.where(pixels == sound.pixels, part.pixels, pixels)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)

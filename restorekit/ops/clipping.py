@@ -20,35 +20,44 @@ _REACH, _STEPS = 4.0, 4096
 _CELL, _ROUNDED = 8, 1e-6
 
 
-def unclipped(restored: Tensor, noisy: Tensor, std: Tensor | float) -> Tensor:
-    """Return restored values as if the noise had not been clipped at 0 and 1.
+def unclipped(
+    restored: Tensor,
+    noisy: Tensor,
+    std: Tensor | float,
+    *,
+    black: float = 0.0,
+    white: float | None = 1.0,
+) -> Tensor:
+    """Return restored values as if the noise had not been clipped.
 
     Only values near noise that was clipped change, and none that the network left alone. Noise
-    that lies beyond 0 or 1 is not clipped there.
+    that lies beyond an end is not clipped there.
 
     Args:
         restored: (C, H, W), the local mean of the noisy values.
         noisy: (C, H, W).
         std: deviation of the noise in units of white, a number or a (1, H, W) map.
+        black: value at which noise is cut off below.
+        white: and above; None where it is not looked at.
 
     Returns:
-        (C, H, W), within [0, 1] where it changed.
+        (C, H, W), between the ends where it changed.
     """
-    low, high = noisy.aminmax()
+    low, high = (float(limit) for limit in noisy.aminmax())
     result = restored.clone()
     deviation = torch.as_tensor(std, dtype=restored.dtype).expand_as(restored[:1])[0]
+    ends = []
+    if abs(low - black) < _ROUNDED:
+        ends.append((black, 1))
+    if white is not None and abs(high - white) < _ROUNDED:
+        ends.append((white, -1))
     for plane, seen in zip(result, noisy, strict=True):
-        for end, clipped in ((0.0, abs(low) < _ROUNDED), (1.0, abs(high - 1) < _ROUNDED)):
-            if clipped:
-                distance = plane if end == 0 else 1 - plane
-                chosen = (
-                    (distance < _REACH * deviation)
-                    & (plane != seen)
-                    & _around((seen - end).abs() < _ROUNDED)
-                )
-                told = deviation[chosen]
-                true = told * _distance_before(distance[chosen] / told)
-                plane[chosen] = true if end == 0 else 1 - true
+        for end, inwards in ends:
+            distance = inwards * (plane - end)
+            chosen = (distance < _REACH * deviation) & (plane != seen)
+            chosen &= _around((seen - end).abs() < _ROUNDED)
+            told = deviation[chosen]
+            plane[chosen] = end + inwards * told * _distance_before(distance[chosen] / told)
     return result
 
 
