@@ -217,6 +217,16 @@ def test_finished_pictures_of_a_camera_gain_and_leave_no_trail(
         assert ours > alone
 
 
+def test_mosaics_whose_noise_was_cut_off_at_black_stay_dark() -> None:
+    scene = (coloured(240, 280, seed=4) - 0.2).clamp_min(0)
+    clean, model, scores = clean_mosaics(scene, 6), load_model("kbnet_xs.raw"), []
+    whole = shots(clean, GAINS[3])
+    for images in (whole, [image.with_pixels(image.pixels.clamp_min(0)) for image in whole]):
+        merged, _ = merge_burst(in_memory(images, reference=0), mean_of_burst(), model, CPU)
+        scores.append(encoded_psnr(merged.pixels, clean[0]))
+    assert scores[1] > scores[0] - 1
+
+
 @pytest.mark.parametrize("moves", [False, True])
 @pytest.mark.parametrize("sigma", [10, 40])
 def test_white_noise_that_was_clipped_does_not_brighten_a_burst(sigma: int, moves: bool) -> None:

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from restorekit.engine.domain import Domain, Noise, enter, measure_noise, network_passes
+from restorekit.engine.domain import (
+    Domain,
+    Noise,
+    enter,
+    measure_noise,
+    network_passes,
+    unclipped_mosaic,
+)
 from restorekit.engine.frames import Frame, by_sharpness, stabilised
 from restorekit.engine.inference import Inference
 from restorekit.engine.picture import RestoreOptions, RestoreReport
@@ -132,6 +139,8 @@ def merge_burst(
             stack.fill(torch.lerp(stack.pixels, single, alone))
             single = torch.lerp(single, _merged(image, stack, merging), share * (1 - alone))
         pixels = torch.lerp(single, pixels, trust)
+    if isinstance(noise, NoiseProfile):
+        pixels = unclipped_mosaic(pixels, image.pixels, noise)
     inferences = (denoising.inference, merging.inference)
     report = BurstReport(
         device=str(merging.inference.device),
