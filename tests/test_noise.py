@@ -91,6 +91,15 @@ def test_profile_of_clipped_planes_stays_of_the_right_size(read, shot, generator
     assert 0.5 < ratio < 1.5
 
 
+def test_profile_where_most_blocks_are_clipped_at_black(generator):
+    planes = noisy(0.4 * textured_planes(generator), 0.02, 0.06, generator)
+    for least in (-0.03, 0.0):
+        shot, read = estimate_noise_profile(planes.clamp_min(least))
+        for level in (0.05, 0.3):
+            ratio = (shot * level + read**2) / (0.02 * level + 0.06**2)
+            assert 0.7 < ratio < 1.5
+
+
 def test_profile_does_not_depend_on_the_size_of_the_picture(generator):
     planes = noisy(textured_planes(generator).repeat(1, 6, 4), 0.01, 0.02, generator)
     shot, read = estimate_noise_profile(planes)

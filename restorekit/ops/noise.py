@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,6 +12,8 @@ _BLOCK = 8
 _BINS = 40
 _QUANTILE = 0.1
 _BLOCKS_IN_BIN = 40
+_SHARES_WITHOUT_CLIPPING, _FEW_RANGES = (0.95, 0.5, 0.2), 8
+"""Of the blocks of a range that counts; the next is taken while fewer ranges count."""
 _ROUNDS = 4
 _PIXELS = 4_000_000
 
@@ -21,7 +25,8 @@ def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
     that is flattest in the *other* planes tells the variance there: noise is independent between
     planes and texture is not, so this choice does not favour small noise, as the choice by a
     block's own variance would. A line through the ranges that trusts low variances most is the
-    profile. Blocks that touch a clipped value do not count.
+    profile. Blocks that touch a clipped value do not count, nor do ranges in which they are many,
+    unless hardly a range is left.
 
     Args:
         planes: (C, H, W) linear, black 0 and white 1, values below black kept; the noise of its
@@ -97,25 +102,30 @@ def _variance_by_level(
     low, high = torch.quantile(sample, sample.new_tensor([0.001, 0.999])).tolist()
     position = ((signal - low) / max(high - low, 1e-12)).clamp(0, 1).sqrt()
     bins = (position * _BINS).long().clamp_max(_BINS - 1)
-    levels = []
-    for index in range(_BINS):
-        inside = bins == index
-        usable = inside & whole
-        total, count = int(inside.sum()), int(usable.sum())
-        if count < max(1, min(_BLOCKS_IN_BIN, variance.numel() // 10)) or count < 0.95 * total:
-            continue
-        flattest = texture[usable].topk(max(1, int(count * _QUANTILE)), largest=False).indices
-        levels.append(
-            (
-                signal[usable][flattest].mean().item(),
-                variance[usable][flattest].mean().item(),
-                float(len(flattest)),
-            )
-        )
+    levels: list[tuple[float, float, float]] = []
+    for share in _SHARES_WITHOUT_CLIPPING:
+        if len(levels) < _FEW_RANGES:
+            levels = list(_levels(signal, variance, texture, whole, bins, share))
     if not levels:
         levels = [(signal.mean().item(), variance.median().item(), 1.0)]
     table = torch.tensor(levels, dtype=torch.float64)
     return table[:, 0], table[:, 1], table[:, 2]
+
+
+def _levels(
+    signal: Tensor, variance: Tensor, texture: Tensor, whole: Tensor, bins: Tensor, share: float
+) -> Iterator[tuple[float, float, float]]:
+    """Yield what _variance_by_level returns of ranges with at least a share of whole blocks."""
+    least = max(1, min(_BLOCKS_IN_BIN, variance.numel() // 10))
+    for index in range(_BINS):
+        inside = bins == index
+        usable = inside & whole
+        total, count = int(inside.sum()), int(usable.sum())
+        if count < least or count < share * total:
+            continue
+        flattest = texture[usable].topk(max(1, int(count * _QUANTILE)), largest=False).indices
+        level, power = (float(values[usable][flattest].mean()) for values in (signal, variance))
+        yield level, power, float(len(flattest))
 
 
 def _fit_line(signal: Tensor, variance: Tensor, count: Tensor) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from restorekit.metrics import psnr
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
 from restorekit.ops.finished_noise import estimate_noise_std, finished_noise
 
-WHITE = (2.0, 5.0, 10.0, 25.0)
+WHITE = (2.0, 5.0, 10.0, 25.0, 50.0)
 OF_LIGHT = ((2e-3, 2e-3), (1e-2, 5e-3), (3e-2, 2e-2), (5e-4, 1e-2), (1e-4, 5e-3))
 COLUMNS = ("nothing", "kbnet_xs.photo", "kbnet_xs.gaussian, one number", "by brightness")
 
