@@ -179,7 +179,8 @@ def _denoised(
     domain = enter(entered, network.loaded.card, noise)
     noise_std = None if domain.noise_std is None else domain.noise_std * left.sqrt()[None]
     results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
-    results = domain.unclipped(results)
+    if (left == 1).all():  # a mean is no longer clipped
+        results = domain.unclipped(results)
     pixels = entered.with_pixels(domain.leave(results)).to_linear().pixels
     if isinstance(noise, NoiseProfile):
         # The way back expects the noise of one frame in the mean of its roots.

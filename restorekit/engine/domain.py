@@ -113,7 +113,7 @@ def measure_noise(image: Image, spec: ModelSpec, given: float | NoiseProfile | N
         name = image.metadata.path or "the picture"
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
-        return _noise_to_tell(image.to_srgb().pixels) if given is None else given
+        return _noise_to_tell(image.to_srgb().pixels) if given is None else float(given)
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None

@@ -149,8 +149,8 @@ def _run(
     noise_std = None
     if network.spec.noise_input is NoiseInput.STD_MAP:
         assert domain.noise_std is not None
-        even = torch.zeros_like(degraded[:, :1])
-        noise_std = pad_mirrored(even + domain.noise_std, network.spec.multiple_of)
+        told = torch.zeros_like(domain.values[None, :1]) + domain.noise_std
+        noise_std = pad_mirrored(told.to(place), network.spec.multiple_of)
     found: list[_Seen] = []
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -54,7 +54,7 @@ class BurstRecord(FileRecord):
     def title(self) -> str:
         """Return what a person calls the input."""
         more = len(self.frames) - 1
-        return f"{self.input} and {more} more" if more else self.input
+        return f"{self.input} and {more} more" if more > 0 else self.input
 
 
 def plan_bursts(jobs: Sequence[BurstJob], output: OutputOptions) -> Iterator[BurstRecord]:

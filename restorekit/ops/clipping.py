@@ -31,7 +31,7 @@ def unclipped(
     """Return restored values as if the noise had not been clipped.
 
     Only values near noise that was clipped change, and none that the network left alone. Noise
-    that lies beyond an end is not clipped there.
+    that mostly lies beyond an end is not clipped there.
 
     Args:
         restored: (C, H, W), the local mean of the noisy values.
@@ -43,22 +43,25 @@ def unclipped(
     Returns:
         (C, H, W), between the ends where it changed.
     """
-    low, high = (float(limit) for limit in noisy.aminmax())
     result = restored.clone()
     deviation = torch.as_tensor(std, dtype=restored.dtype).expand_as(restored[:1])[0]
-    ends = []
-    if abs(low - black) < _ROUNDED:
-        ends.append((black, 1))
-    if white is not None and abs(high - white) < _ROUNDED:
-        ends.append((white, -1))
+    ends = [(black, 1)] if white is None else [(black, 1), (white, -1)]
     for plane, seen in zip(result, noisy, strict=True):
         for end, inwards in ends:
+            clipped = (seen - end).abs() < _ROUNDED
+            beyond = inwards * (seen - end) < -_ROUNDED
+            if clipped.count_nonzero() <= beyond.count_nonzero():
+                continue
             distance = inwards * (plane - end)
-            chosen = (distance < _REACH * deviation) & (plane != seen)
-            chosen &= _around((seen - end).abs() < _ROUNDED)
+            chosen = (distance < _REACH * deviation) & (plane != seen) & _around(clipped)
             told = deviation[chosen]
             plane[chosen] = end + inwards * told * _distance_before(distance[chosen] / told)
     return result
+
+
+def at_ends(values: Tensor) -> Tensor:
+    """Return which encoded values are black or white, but for rounding."""
+    return (values.abs() < _ROUNDED) | ((values - 1).abs() < _ROUNDED)
 
 
 def _around(clipped: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restorekit.ops.clipping import at_ends
 from restorekit.ops.noise import bands, residual
 
 _PATCH = 6
@@ -80,7 +81,7 @@ class NoiseCurve:
 
     def around(self, pixels: Tensor) -> Tensor:
         """Return the (1, H, W) deviation at the mean brightness around each of (C, H, W) pixels."""
-        mean = pixels.mean(0, keepdim=True)
+        mean = pixels.float().mean(0, keepdim=True)
         half = _AROUND // 2
         return self.at(functional.avg_pool2d(mean, _AROUND, 1, half, count_include_pad=False))
 
@@ -188,6 +189,8 @@ class _Levels:
 def _levels(planes: Tensor) -> _Levels:
     """Measure white noise in ranges of brightness with as many pixels each.
 
+    Surroundings without any noise, as of a caption or a frame, do not count.
+
     The power that colours share is a low quantile of the eigenvalues of their mean, since texture
     raises the others; that of their differences, in which there is little texture, divides it.
     """
@@ -195,15 +198,16 @@ def _levels(planes: Tensor) -> _Levels:
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _Levels(None)
     sites = _Sites(planes)
-    count = int(sites.texture.numel() * _FLATTEST_OF_RANGE)
+    area = float(sites.around(torch.ones_like(planes[0]))[0])
+    noisy = (sites.texture > area * _STILL**2).nonzero()[:, 0]
+    count = int(len(noisy) * _FLATTEST_OF_RANGE)
     if count <= _NEEDED * rows:
         return _Levels(None)
     ranges = min(max(count // (_NEEDED_OF_RANGE * rows), 1), _RANGES)
-    area = float(sites.around(torch.ones_like(planes[0]))[0])
     brightness = sites.around(planes.mean(0)) / area
-    clipped = sites.around(((planes == 0) | (planes == 1)).float().mean(0)) / area
+    clipped = sites.around(at_ends(planes).float().mean(0)) / area
     levels, shared = [], []
-    for inside in brightness.argsort(stable=True).tensor_split(ranges):
+    for inside in noisy[brightness[noisy].argsort(stable=True)].tensor_split(ranges):
         count = int(len(inside) * _FLATTEST_OF_RANGE)
         flattest = inside[sites.texture[inside].topk(count, largest=False).indices]
         covariance = sites.covariance(flattest)
@@ -270,7 +274,7 @@ def _white_noise_std(planes: Tensor) -> float:
     count = max(1, int(sites.texture.numel() * _FLATTEST))
     if count <= _NEEDED * len(planes) * _PATCH**2:
         return _deviation_of_residual(planes)
-    clipped = sites.around(((planes == 0) | (planes == 1)).float().mean(0))
+    clipped = sites.around(at_ends(planes).float().mean(0))
     allowed = clipped.kthvalue(count).values.clamp_min(0.01 * _SURROUNDINGS**2)
     texture = sites.texture.masked_fill(clipped > allowed, torch.inf)
     power = _white_power(sites.covariance(texture.topk(count, largest=False).indices))
