@@ -58,7 +58,7 @@ def test_noise_that_was_clipped_at_black_is_undone(least: float) -> None:
         errors.append(float((pixels - clean).mean()))
         scores.append(psnr(process(pixels, camera), process(clean, camera)))
     brighter = float((noisy.clamp_min(least) - noisy).mean())
-    assert abs(errors[1] - errors[0]) < 0.3 * brighter
+    assert abs(errors[1] - errors[0]) < 0.4 * brighter
     assert scores[1] > scores[0] - 1.5
 
 

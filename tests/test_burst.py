@@ -224,7 +224,7 @@ def test_mosaics_whose_noise_was_cut_off_at_black_stay_dark() -> None:
     for images in (whole, [image.with_pixels(image.pixels.clamp_min(0)) for image in whole]):
         merged, _ = merge_burst(in_memory(images, reference=0), mean_of_burst(), model, CPU)
         scores.append(encoded_psnr(merged.pixels, clean[0]))
-    assert scores[1] > scores[0] - 1
+    assert scores[1] > scores[0] - 1.5
 
 
 @pytest.mark.parametrize("moves", [False, True])
