@@ -124,7 +124,7 @@ def merge_burst(
     )
     mean, left = stack.mean()
     noise = measure_noise(image, denoiser.model.spec, given)
-    pixels = single = _denoised(image, stack.pixels, torch.ones_like(left), denoising, noise)
+    pixels = single = _denoised(image, stack.pixels, None, denoising, noise)
     if stack.count > 1:
         alone = stack.alone()
         if noise is None:
@@ -157,7 +157,7 @@ def merge_burst(
 def _denoised(
     image: Image,
     mean: Tensor,
-    left: Tensor,
+    left: Tensor | None,
     network: _Network,
     noise: Noise,
 ) -> Tensor:
@@ -166,7 +166,8 @@ def _denoised(
     Args:
         image: the reference.
         mean: (C, H, W) linear.
-        left: (H, W) share of the variance of the reference in it.
+        left: (H, W) share of the variance of the reference in it; None of the reference itself,
+            whose noise alone is clipped.
         network: that is told the noise.
         noise: of the reference, from measure_noise.
 
@@ -177,12 +178,14 @@ def _denoised(
     if image.transfer is Transfer.SRGB:
         entered = entered.to_srgb()
     domain = enter(entered, network.loaded.card, noise)
-    noise_std = None if domain.noise_std is None else domain.noise_std * left.sqrt()[None]
+    noise_std = domain.noise_std
+    if noise_std is not None and left is not None:
+        noise_std = noise_std * left.sqrt()[None]
     results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
-    if (left == 1).all():  # a mean is no longer clipped
+    if left is None:
         results = domain.unclipped(results)
     pixels = entered.with_pixels(domain.leave(results)).to_linear().pixels
-    if isinstance(noise, NoiseProfile):
+    if isinstance(noise, NoiseProfile) and left is not None:
         # The way back expects the noise of one frame in the mean of its roots.
         pixels -= noise.shot / 4 * (1 - left)
     return pixels

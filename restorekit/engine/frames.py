@@ -18,12 +18,7 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
-from restorekit.ops.finished_noise import (
-    FinishedNoise,
-    NoiseCurve,
-    finished_noise,
-    noise_by_brightness,
-)
+from restorekit.ops.finished_noise import FinishedNoise, finished_noise
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import estimate_noise_profile
 from restorekit.ops.warp import LONGEST_WARPED
@@ -131,9 +126,8 @@ def _linear_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     if given is None:
-        encoded = image.to_srgb().pixels
-        found = finished_noise(encoded)
-        if not found.from_camera and isinstance(noise_by_brightness(encoded), NoiseCurve):
+        found = finished_noise(image.to_srgb().pixels)
+        if found.curve and not found.from_camera:
             shot, read = estimate_noise_profile(linear)
             return NoiseProfile(max(shot, LEAST_SHOT), read), False
     else:

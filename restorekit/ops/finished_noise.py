@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from restorekit.ops.clipping import at_ends
+from restorekit.ops.curve import interpolated
 from restorekit.ops.noise import bands, residual
 
 _PATCH = 6
@@ -71,13 +72,8 @@ class NoiseCurve:
 
     def at(self, brightness: Tensor) -> Tensor:
         """Return the deviation at each brightness."""
-        deviation = torch.full_like(brightness, self.deviation[0])
-        points = zip(self.brightness, self.deviation, strict=True)
-        for (low, first), (high, second) in pairwise(points):
-            if high > low:
-                slope = (second - first) / (high - low)
-                deviation.add_(brightness.clamp(low, high).sub_(low), alpha=slope)
-        return deviation
+        places, heights = torch.tensor(self.brightness), torch.tensor(self.deviation)
+        return interpolated(places, heights, brightness)
 
     def around(self, pixels: Tensor) -> Tensor:
         """Return the (1, H, W) deviation at the mean brightness around each of (C, H, W) pixels."""
@@ -89,8 +85,6 @@ class NoiseCurve:
 def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
     """Estimate the deviation of white noise, where it clearly differs in six ranges of brightness.
 
-    A range where much is clipped, and noise is seen in part, has at least that of the whole. Of a
-    single plane, what grows with brightness is texture, for the noise of encoded light does not.
     Noise of one strength, and that of small pictures, is told by estimate_noise_std.
 
     Args:
@@ -100,15 +94,8 @@ def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
         a curve, or one deviation in units of white.
     """
     planes = bands(pixels.float())
-    even, levels = estimate_noise_std(planes), _levels(planes)
-    if not even or levels.curve is None:
-        return even
-    seen = zip(levels.curve.deviation, levels.clipped, strict=True)
-    deviation = tuple(max(each, even) if often > _CLIPPED else each for each, often in seen)
-    if len(planes) == 1:
-        deviation = tuple(accumulate(deviation, min))
-    uneven = max(deviation) > _UNEVEN * min(deviation)
-    return NoiseCurve(levels.curve.brightness, deviation) if uneven else even
+    even = estimate_noise_std(planes)
+    return _levels(planes).uneven(even, alone=len(planes) == 1) or even
 
 
 @dataclass(frozen=True)
@@ -122,11 +109,13 @@ class FinishedNoise:
         from_camera: whether it is that of a finished photograph, smoothed or shared by the colours,
             not that of every pixel by itself. In the chroma of a JPEG hardly any is left, so that
             the colours share what there is.
+        curve: it by brightness, where it clearly differs.
     """
 
     fine: float
     coarse: float
     from_camera: bool
+    curve: NoiseCurve | None = None
 
 
 def finished_noise(pixels: Tensor) -> FinishedNoise:
@@ -140,7 +129,7 @@ def finished_noise(pixels: Tensor) -> FinishedNoise:
         pixels: (C, H, W) in [0, 1], colour or grey; grey ones share none.
 
     Returns:
-        fine and coarse noise, and whether a camera left it.
+        fine and coarse noise, whether a camera left it, and how it differs.
     """
     planes = bands(pixels.float())
     if (planes == planes[:1]).all():
@@ -148,14 +137,18 @@ def finished_noise(pixels: Tensor) -> FinishedNoise:
     fine, levels = estimate_noise_std(planes), _levels(planes)
     if not fine or levels.curve is None:
         return FinishedNoise(fine, fine, from_camera=False)
-    half = functional.avg_pool2d(planes[None], 2)[0]
+    half, alone = functional.avg_pool2d(planes[None], 2)[0], len(planes) == 1
     coarse, half_curve = 2 * estimate_noise_std(half), _levels(half).curve
     if half_curve is None:
         smoothed = coarse > _COARSER_IN_SMALL * fine
     else:
-        smoothed = _coarser(levels.curve, half_curve, alone=len(planes) == 1) > _COARSER
-    from_camera = smoothed or levels.shared > _SHARED
-    return FinishedNoise(fine, max(coarse, fine) if smoothed else fine, from_camera)
+        smoothed = _coarser(levels.curve, half_curve, alone=alone) > _COARSER
+    return FinishedNoise(
+        fine,
+        max(coarse, fine) if smoothed else fine,
+        from_camera=smoothed or levels.shared > _SHARED,
+        curve=levels.uneven(fine, alone=alone),
+    )
 
 
 def _coarser(whole: NoiseCurve, half: NoiseCurve, *, alone: bool) -> float:
@@ -184,6 +177,22 @@ class _Levels:
     curve: NoiseCurve | None
     clipped: tuple[float, ...] = ()
     shared: float = 1.0
+
+    def uneven(self, even: float, *, alone: bool) -> NoiseCurve | None:
+        """Return the noise by brightness where it clearly differs from one strength.
+
+        A range where much is clipped, and noise is seen in part, has at least that of the whole. Of
+        a plane that is alone, what grows with brightness is texture, for the noise of encoded light
+        does not.
+        """
+        if not even or self.curve is None:
+            return None
+        seen = zip(self.curve.deviation, self.clipped, strict=True)
+        deviation = tuple(max(each, even) if often > _CLIPPED else each for each, often in seen)
+        if alone:
+            deviation = tuple(accumulate(deviation, min))
+        differs = max(deviation) > _UNEVEN * min(deviation)
+        return NoiseCurve(self.curve.brightness, deviation) if differs else None
 
 
 def _levels(planes: Tensor) -> _Levels:
