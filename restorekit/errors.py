@@ -51,3 +51,13 @@ class ConfigError(RestorekitError):
     """A configuration file or a model's config is wrong."""
 
     exit_code = 78
+
+
+def unforeseen(error: Exception) -> str:
+    """Return a line about an error that is none of these: of a file, or to be reported."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return (
+        f"internal error: {type(error).__name__}: {error}; "
+        "please report it with what RESTOREKIT_DEBUG=1 prints"
+    )

@@ -157,6 +157,10 @@ class Image:
             return self
         return replace(self, pixels=linear_to_srgb(self.pixels), transfer=Transfer.SRGB)
 
+    def visible(self) -> Image:
+        """Return the picture, black where it is wholly transparent."""
+        return self if self.alpha is None else self.with_pixels(self.pixels * (self.alpha > 0))
+
     def crop(self, x: int, y: int, width: int, height: int) -> Image:
         """Return the rectangle at column x, row y of the planes; it must lie inside."""
         rows, columns = slice(y, y + height), slice(x, x + width)

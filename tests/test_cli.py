@@ -46,6 +46,8 @@ RECORD_KEYS = {
 }
 
 
+LONG = 300 * "a"
+
 Run = Callable[..., Result]
 
 
@@ -494,6 +496,19 @@ def test_an_unforeseen_error_shows_no_traceback(run: Run, monkeypatch: pytest.Mo
     assert "Traceback" not in result.err
     monkeypatch.setenv("RESTOREKIT_DEBUG", "1")
     assert "Traceback" in run("info").err
+
+
+@pytest.mark.parametrize("words", [("info", LONG), ("denoise", "a.png", "-o", f"{LONG}/")])
+def test_a_name_that_no_file_system_takes_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    result = run(*words)
+    assert result.code != 0
+    assert result.err.count("\n") == 1
+    assert "internal" not in result.err
+    assert LONG in result.err
 
 
 def test_a_signal_that_a_library_turns_into_an_error_stays_a_signal(

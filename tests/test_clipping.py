@@ -26,6 +26,13 @@ def test_a_map_tells_each_place_its_noise(generator: torch.Generator) -> None:
     assert unclipped(restored, noisy, deviation).abs().max() < 1e-4
 
 
+def test_a_stray_value_beyond_the_end_changes_nothing_else(generator: torch.Generator) -> None:
+    noisy = (0.1 * torch.randn(1, 60, 60, generator=generator)).clamp(0, 1)
+    restored = torch.full_like(noisy, 0.0399)
+    noisy[:, 30, 30] = -0.5
+    assert unclipped(restored, noisy, 0.1).abs().max() < 1e-3
+
+
 def test_what_was_not_clipped_stays(generator: torch.Generator) -> None:
     noise = 0.1 * torch.randn(3, 40, 41, generator=generator)
     restored = torch.full_like(noise, 0.05)

@@ -127,7 +127,9 @@ def test_the_noise_of_a_finished_picture_is_measured_for_networks_that_are_told(
     noisy = 0.5 + 20 / 255 * torch.randn(3, 128, 128, generator=generator)
     image = Image(noisy, Transfer.SRGB, Layout.RGB)
     assert measure_noise(image, TOLD, None) == pytest.approx(20, rel=0.1)
-    assert measure_noise(image, TOLD, 7) == 7
+    stated = measure_noise(image, TOLD, 7)
+    assert isinstance(stated, float)
+    assert stated == 7
     assert measure_noise(image, BLIND, None) is None
     assert enter(image, COLOUR, 51.0).noise_std == pytest.approx(0.2)
 
@@ -158,6 +160,18 @@ def test_a_network_is_told_the_noise_around_every_pixel(layout: Layout) -> None:
     encoded = image.to_srgb()
     assert measure_noise(encoded, TOLD, None) == noise
     torch.testing.assert_close(enter(encoded, COLOUR, noise).noise_std, told)
+
+
+def test_white_that_was_clipped_is_known_in_linear_light() -> None:
+    level, generator = 1 - 10 / 255, torch.Generator().manual_seed(6)
+    noisy = level + 20 / 255 * torch.randn(3, 96, 96, generator=generator)
+    encoded = Image(noisy.clamp(0, 1), Transfer.SRGB, Layout.RGB)
+    for image in encoded, encoded.to_linear():
+        domain = enter(image, COLOUR, 20.0)
+        mean = domain.values.mean((1, 2), keepdim=True).expand_as(domain.values)
+        assert (mean < level - 3 / 255).all()
+        (mended,) = domain.unclipped([mean])
+        torch.testing.assert_close(mended.mean(), torch.tensor(level), rtol=0, atol=1e-3)
 
 
 def test_noise_of_the_wrong_kind_is_refused() -> None:

@@ -209,6 +209,19 @@ def test_noise_counts_where_most_of_a_picture_has_none(ground, generator):
     assert 255 * estimate_noise_std(page) < 1
 
 
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize("ground", [0.0, 0.4, 1.0])
+def test_a_bar_without_noise_hides_none(share, ground, generator):
+    columns = torch.linspace(0.1, 0.9, 640).expand(3, 480, -1)
+    noisy = columns + 10 / 255 * torch.randn(columns.shape, generator=generator)
+    noisy[:, : int(share * 480)] = ground
+    found = finished_noise((noisy.clamp(0, 1) * 255).round() / 255)
+    assert 255 * found.fine == pytest.approx(10, rel=0.1)
+    assert found.coarse == pytest.approx(found.fine, rel=0.05)
+    assert not found.from_camera
+    assert found.curve is None
+
+
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_noise_of_one_colour_counts(channel, generator):
     scene = smooth_scene(generator)

@@ -12,7 +12,7 @@ from restorekit.engine.picture import RestoreOptions, restore_image
 from restorekit.engine.reporter import SilentReporter
 from restorekit.errors import MemoryExhaustedError, RestorekitError, UsageError
 from restorekit.hub import LoadedModel
-from restorekit.image import Image, Layout, Metadata, NoiseProfile
+from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.models import create_model
 from restorekit.models.registry import Tiling
 from tests.blend_model import BlendConfig, BlendModel, identity, loaded, picture
@@ -309,6 +309,29 @@ def test_values_beyond_black_and_white_are_scaled(scale: float, offset: float) -
     )
 
 
+def test_the_identity_keeps_values_of_any_scale_bit_for_bit() -> None:
+    image = picture(40, 50)
+    image = image.with_pixels(image.pixels * 65535.7 - 1000.3)
+    restored, report = restore_image(image, identity(), RestoreOptions(device="cpu", noise=5))
+    assert len(report.warnings) == 1
+    assert torch.equal(restored.pixels, image.pixels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("layout", [Layout.GRAY, Layout.RGB])
+@pytest.mark.parametrize("transfer", list(Transfer))
+def test_pixels_of_another_precision_are_restored_as_float32(
+    dtype: torch.dtype, layout: Layout, transfer: Transfer
+) -> None:
+    image = replace(picture(40, 50, layout), transfer=transfer)
+    model = loaded(BlendModel(BlendConfig(gain=0.3)))
+    options = RestoreOptions(device="cpu", dtype="float32", noise=20)
+    other = image.with_pixels(image.pixels.to(dtype))
+    restored, _ = restore_image(other, model, options)
+    expected, _ = restore_image(other.with_pixels(other.pixels.float()), model, options)
+    assert torch.equal(restored.pixels, expected.pixels)
+
+
 @pytest.mark.parametrize("peak", [10.0, 500.0, -500.0])
 @pytest.mark.parametrize("crop", [None, (70, 40, 50, 40)])
 def test_a_small_highlight_changes_nothing_around_it(
@@ -417,6 +440,20 @@ def test_colours_under_transparency_stay_and_show_nowhere(
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_noise_is_measured_where_a_picture_shows(share: float) -> None:
+    noise = torch.randn(3, 200, 300, generator=torch.Generator().manual_seed(0)) * 15 / 255
+    scene = torch.linspace(0.2, 0.8, 300).expand(3, 200, -1)
+    alpha = torch.ones(1, 200, 300)
+    alpha[:, : int(200 * share)] = 0
+    image = Image(scene + noise, Transfer.SRGB, Layout.RGB, alpha=alpha)
+    _, report = restore_image(
+        image, loaded(BlendModel(BlendConfig(gain=0.1))), RestoreOptions(device="cpu")
+    )
+    assert report.noise == pytest.approx(15, rel=0.1)
+    assert report.warnings == ()
+
+
 def test_a_crop_is_restored_with_its_surroundings() -> None:
     whole, cut = (
         restore_image(
@@ -427,6 +464,22 @@ def test_a_crop_is_restored_with_its_surroundings() -> None:
         for crop in (None, (30, 20, 40, 25))
     )
     torch.testing.assert_close(cut, whole[:, 20:45, 30:70])
+
+
+def test_whether_noise_is_cut_off_at_black_does_not_depend_on_the_crop() -> None:
+    noise = NoiseProfile(1e-3, 3e-2)
+    scene = torch.linspace(0, 1, 80).expand(4, 60, -1)
+    dark = noise.read * torch.randn(4, 60, 80, generator=torch.Generator().manual_seed(0))
+    image = Image((scene + dark).clamp_min(0), Transfer.LINEAR, Layout.BAYER)
+    whole, cut = (
+        restore_image(
+            image,
+            loaded(BlendModel(BlendConfig(gain=0.1))),
+            RestoreOptions(device="cpu", dtype="float32", noise=noise, crop=crop),
+        )[0].pixels[:, 30:40, :10]
+        for crop in (None, (0, 60, 20, 20))
+    )
+    torch.testing.assert_close(cut, whole)
 
 
 def test_a_crop_outside_is_refused() -> None:

@@ -151,14 +151,13 @@ def picture_facts(path: Path) -> Facts:
 
 def _estimated_noise(image: "Image") -> Facts:
     """Return the noise of a mosaic, or of a finished picture as strong as it looks."""
-    from restorekit.engine.domain import without_hot_pixels
+    from restorekit.engine.domain import finished_noise_of, without_hot_pixels
     from restorekit.image import Layout
-    from restorekit.ops.finished_noise import finished_noise
     from restorekit.ops.noise import estimate_noise_profile
 
     if image.layout is Layout.BAYER:
         return _profile(*estimate_noise_profile(without_hot_pixels(image, None).pixels))
-    return {"sigma": 255 * finished_noise(image.pixels).coarse}
+    return {"sigma": 255 * finished_noise_of(image).coarse}
 
 
 def _profile(shot: float, read: float) -> Facts:

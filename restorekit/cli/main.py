@@ -38,13 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _report(error: Exception) -> None:
     from restorekit.cli.output import say
+    from restorekit.errors import unforeseen
 
     if os.environ.get("RESTOREKIT_DEBUG") == "1":
         traceback.print_exc()
-    say(
-        f"internal error: {type(error).__name__}: {error}; "
-        "please report it with what RESTOREKIT_DEBUG=1 prints"
-    )
+    say(unforeseen(error))
 
 
 @contextmanager

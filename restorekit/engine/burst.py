@@ -23,6 +23,7 @@ from torch.nn import functional
 from restorekit.engine.domain import (
     Domain,
     Noise,
+    cut_off,
     enter,
     measure_noise,
     network_passes,
@@ -140,7 +141,7 @@ def merge_burst(
             single = torch.lerp(single, _merged(image, stack, merging), share * (1 - alone))
         pixels = torch.lerp(single, pixels, trust)
     if isinstance(noise, NoiseProfile):
-        pixels = unclipped_mosaic(pixels, image.pixels, noise)
+        pixels = unclipped_mosaic(pixels, image.pixels, noise, cut_off(image))
     inferences = (denoising.inference, merging.inference)
     report = BurstReport(
         device=str(merging.inference.device),

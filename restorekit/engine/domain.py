@@ -16,7 +16,12 @@ from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.clipping import unclipped
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
-from restorekit.ops.finished_noise import NoiseCurve, noise_by_brightness
+from restorekit.ops.finished_noise import (
+    FinishedNoise,
+    NoiseCurve,
+    finished_noise,
+    noise_by_brightness,
+)
 from restorekit.ops.hot_pixels import repaired
 from restorekit.ops.noise import estimate_noise_profile
 from restorekit.tasks import Task
@@ -30,6 +35,12 @@ _GRAY_AS_COLOUR = 3**0.5
 times its deviation; that is what a colour network is told."""
 _TRUSTED_RATIO = 2.0
 _CLIPPED_SHARE = 0.02
+_FAR_BEYOND = 2.0
+"""How far values lie beyond black or white that no noise takes there."""
+_LITTLE_BEYOND = 0.5
+"""How far a network may see highlights lie beyond white; brighter ones disturb what is around."""
+_FEW = 0.01
+"""Largest share of values far beyond that are highlights and not the scale of the picture."""
 LEAST_SHOT = 1e-6
 
 Noise = float | NoiseProfile | NoiseCurve | None
@@ -113,7 +124,7 @@ def measure_noise(image: Image, spec: ModelSpec, given: float | NoiseProfile | N
         name = image.metadata.path or "the picture"
         raise UsageError(f"{name}: give the noise of an RGB picture as one number of 0..255")
     if spec.noise_input is NoiseInput.STD_MAP:
-        return _noise_to_tell(image.to_srgb().pixels) if given is None else float(given)
+        return _noise_to_tell(image.visible().to_srgb().pixels) if given is None else float(given)
     if given is not None:
         raise UsageError("this model finds the noise by itself; leave out --noise")
     return None
@@ -122,6 +133,37 @@ def measure_noise(image: Image, spec: ModelSpec, given: float | NoiseProfile | N
 def _noise_to_tell(pixels: Tensor) -> float | NoiseCurve:
     measured = noise_by_brightness(pixels)
     return measured if isinstance(measured, NoiseCurve) else 255 * measured
+
+
+def finished_noise_of(image: Image) -> FinishedNoise:
+    """Return the noise that a finished picture shows, in units of its white."""
+    return finished_noise(in_usual_range(image.visible()).to_srgb().pixels)
+
+
+def in_usual_range(image: Image) -> Image:
+    """Return a finished picture of which no value lies far beyond black and white.
+
+    A few highlights are cut; where they are many, the ends of the picture become 0 and 1. A mosaic
+    and a picture in that range are returned as they are.
+    """
+    low, high = (float(value) for value in image.pixels.aminmax())
+    if image.layout is Layout.BAYER or (low >= -_FAR_BEYOND and high <= 1 + _FAR_BEYOND):
+        return image
+    black, white = ends(image)
+    pixels = (image.pixels - black) / (white - black)
+    return image.with_pixels(pixels.clamp_(-_LITTLE_BEYOND, 1 + _LITTLE_BEYOND))
+
+
+def ends(image: Image) -> tuple[float, float]:
+    """Return what is black and white in a finished picture.
+
+    These are 0 and 1, but for a picture of which many values lie far beyond: its ends.
+    """
+    beyond = (image.pixels < -_FAR_BEYOND) | (image.pixels > 1 + _FAR_BEYOND)
+    if beyond.count_nonzero() <= _FEW * beyond.numel():
+        return 0.0, 1.0
+    low, high = (float(value) for value in image.pixels.aminmax())
+    return min(low, 0.0), max(high, 1.0)
 
 
 def default_model(task: Task, layout: Layout, *, from_camera: bool = False) -> str:
@@ -147,18 +189,34 @@ def clipped_at_black(image: Image) -> bool:
     return clipped > _CLIPPED_SHARE and negative == 0
 
 
-def unclipped_mosaic(pixels: Tensor, noisy: Tensor, noise: NoiseProfile) -> Tensor:
-    """Return restored planes as if their noise had not been cut off at the least value of each.
+def cut_off(image: Image) -> tuple[float | None, ...]:
+    """Return the least value of each plane of a mosaic, None where it does not cut off the noise.
+
+    Args:
+        image: the whole picture.
+    """
+    levels = []
+    for plane in image.pixels:
+        least = float(plane.min())
+        often = (plane == least).float().mean() > _CLIPPED_SHARE
+        levels.append(least if least <= 0 and often else None)
+    return tuple(levels)
+
+
+def unclipped_mosaic(
+    pixels: Tensor, noisy: Tensor, noise: NoiseProfile, cut: tuple[float | None, ...]
+) -> Tensor:
+    """Return restored planes as if their noise had not been cut off.
 
     Args:
         pixels: (4, H, W) linear.
         noisy: (4, H, W) what they were restored from.
         noise: of it.
+        cut: where, from cut_off.
     """
     planes = []
-    for plane, seen in zip(pixels, noisy, strict=True):
-        least = float(seen.min())
-        if least <= 0 and (seen == least).float().mean() > _CLIPPED_SHARE:
+    for plane, seen, least in zip(pixels, noisy, cut, strict=True):
+        if least is not None:
             std = (noise.shot * plane.clamp_min(0) + noise.read**2).sqrt_()
             plane = unclipped(plane[None], seen[None], std[None], black=least, white=None)[0]
         planes.append(plane)

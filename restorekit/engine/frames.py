@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from restorekit.engine.domain import LEAST_SHOT, mosaic_noise, without_hot_pixels
+from restorekit.engine.domain import (
+    LEAST_SHOT,
+    finished_noise_of,
+    mosaic_noise,
+    without_hot_pixels,
+)
 from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import read_metadata
 from restorekit.ops.anscombe import anscombe
-from restorekit.ops.finished_noise import FinishedNoise, finished_noise
+from restorekit.ops.finished_noise import FinishedNoise
 from restorekit.ops.gaussian import blurred
 from restorekit.ops.noise import estimate_noise_profile
 from restorekit.ops.warp import LONGEST_WARPED
@@ -126,7 +131,7 @@ def _linear_noise(
     if isinstance(given, NoiseProfile):
         raise UsageError(f"{name}: give the noise of RGB frames as one number of 0..255")
     if given is None:
-        found = finished_noise(image.to_srgb().pixels)
+        found = finished_noise_of(image)
         if found.curve and not found.from_camera:
             shot, read = estimate_noise_profile(linear)
             return NoiseProfile(max(shot, LEAST_SHOT), read), False

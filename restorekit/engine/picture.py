@@ -10,7 +10,10 @@ import torch
 from restorekit.engine.domain import (
     Noise,
     clipped_at_black,
+    cut_off,
+    ends,
     enter,
+    in_usual_range,
     measure_noise,
     unclipped_mosaic,
     without_hot_pixels,
@@ -26,12 +29,6 @@ from restorekit.ops.fill import filled
 from restorekit.tasks import TASKS
 
 _SEEN_BY_DEMOSAIC = 8
-_FAR_BEYOND = 2.0
-"""How far values lie beyond black or white that no noise takes there."""
-_LITTLE_BEYOND = 0.5
-"""How far a network may see highlights lie beyond white; brighter ones disturb what is around."""
-_FEW = 0.01
-"""Largest share of values far beyond that are highlights and not the scale of the picture."""
 _MANY_HOT = 1e-4
 """Share of hot pixels that a sensor in order does not have."""
 _NOISELESS = "it shows no noise, so that it stays as it is; --noise SIGMA takes out what you see"
@@ -146,15 +143,28 @@ def restore_image(
         MemoryExhaustedError: memory ran out after every fallback.
     """
     check_finite(image)
+    image = image.with_pixels(image.pixels.float())
+    if image.alpha is None or not 0 < (image.alpha == 0).sum() < image.alpha.numel():
+        return _restore(image, model, options, reporter)
+    going_on = image.with_pixels(filled(image.pixels, image.alpha > 0))
+    restored, report = _restore(going_on, model, options, reporter)
+    part = image.crop(*stored_part(image, options.crop))
+    assert part.alpha is not None
+    return restored.with_pixels(torch.where(part.alpha > 0, restored.pixels, part.pixels)), report
+
+
+def _restore(
+    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
+) -> tuple[Image, RestoreReport]:
+    """Restore a picture whose colours go on where it is transparent."""
     if image.layout is Layout.RGB and (image.pixels == image.pixels[:1]).all():
         grey = replace(image, pixels=image.pixels[:1], layout=Layout.GRAY)
-        restored, report = restore_image(grey, model, options, reporter)
+        restored, report = _restore(grey, model, options, reporter)
         pixels = restored.pixels.expand(3, -1, -1).contiguous()
         return replace(restored, pixels=pixels, layout=Layout.RGB), report
-    if image.alpha is not None and 0 < (image.alpha == 0).sum() < image.alpha.numel():
-        return _restore_visible(image, model, options, reporter)
-    if _exceeds_white(image):
-        return _restore_far_beyond(image, model, options, reporter)
+    usual = in_usual_range(image)
+    if usual is not image:
+        return _restore_far_beyond(image, usual, model, options, reporter)
     task = TASKS.get(model.card.task)
     if image.layout is Layout.BAYER and task is not None and not task.takes_mosaics:
         raise UsageError(f"{model.card.name} restores developed pictures; develop the RAW first")
@@ -162,6 +172,7 @@ def restore_image(
     inference = Inference(network, options.device, options.dtype, options.tile, reporter)
     sound = without_hot_pixels(image, options.noise)
     noise = measure_noise(sound, network.spec, options.noise)
+    cut = cut_off(sound) if isinstance(noise, NoiseProfile) else ()
     x, y, width, height = stored_part(image, options.crop)
     around = network.spec.overlap
     left, top = max(x - around, 0), max(y - around, 0)
@@ -177,7 +188,7 @@ def restore_image(
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
         pixels = domain.leave(results)
         if isinstance(noise, NoiseProfile):
-            pixels = unclipped_mosaic(pixels, sound.pixels, noise)
+            pixels = unclipped_mosaic(pixels, sound.pixels, noise, cut)
             pixels = torch.where(pixels == sound.pixels, part.pixels, pixels)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
@@ -197,55 +208,21 @@ def restore_image(
     return image.with_pixels(mosaic), report
 
 
-def _restore_visible(
-    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
-) -> tuple[Image, RestoreReport]:
-    """Restore a picture as if its visible colours went on where it is wholly transparent."""
-    assert image.alpha is not None
-    going_on = filled(image.pixels, image.alpha > 0)
-    shown = replace(image, pixels=going_on, alpha=None)
-    restored, report = restore_image(shown, model, options, reporter)
-    part = image.crop(*stored_part(image, options.crop))
-    assert part.alpha is not None
-    pixels = torch.where(part.alpha > 0, restored.pixels, part.pixels)
-    return replace(restored, pixels=pixels, alpha=part.alpha), report
-
-
-def _exceeds_white(image: Image) -> bool:
-    """Return whether a developed picture has values far beyond black or white."""
-    low, high = image.pixels.aminmax()
-    beyond = float(low) < -_FAR_BEYOND or float(high) > 1 + _FAR_BEYOND
-    return image.layout is not Layout.BAYER and beyond
-
-
 def _restore_far_beyond(
-    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
+    image: Image, usual: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
 ) -> tuple[Image, RestoreReport]:
-    """Restore a picture and lay its few highlights on it again; where they are many, scale it."""
-    beyond = (image.pixels < -_FAR_BEYOND) | (image.pixels > 1 + _FAR_BEYOND)
-    if beyond.count_nonzero() > _FEW * beyond.numel():
-        return _restore_scaled(image, model, options, reporter)
-    usual = image.with_pixels(image.pixels.clamp(-_LITTLE_BEYOND, 1 + _LITTLE_BEYOND))
-    restored, report = restore_image(usual, model, options, reporter)
+    """Restore a picture of which values lie far beyond black and white, usual where they do not."""
+    restored, report = _restore(usual, model, options, reporter)
+    black, white = ends(image)
+    if (black, white) != (0, 1):
+        note = f"its values reach from {black:.3g} to {white:.3g}, which were taken for 0 and 1"
+        report = replace(report, warnings=(*report.warnings, note))
     x, y, width, height = stored_part(image, options.crop)
     part, usual = (whole.crop(x, y, width, height) for whole in (image, usual))
-    beyond_usual = restored.pixels + (part.pixels - usual.pixels)
+    beyond = (part.pixels - black) / (white - black) - usual.pixels
+    pixels = (restored.pixels + beyond) * (white - black) + black
     left_alone = restored.pixels == usual.pixels
-    return restored.with_pixels(torch.where(left_alone, part.pixels, beyond_usual)), report
-
-
-def _restore_scaled(
-    image: Image, model: LoadedModel, options: RestoreOptions, reporter: Reporter
-) -> tuple[Image, RestoreReport]:
-    """Restore a picture between its least and its greatest value."""
-    low, high = (float(value) for value in image.pixels.aminmax())
-    low, span = min(low, 0.0), max(high, 1.0) - min(low, 0.0)
-    scaled = image.with_pixels(((image.pixels - low) / span).clamp_(0, 1))
-    restored, report = restore_image(scaled, model, options, reporter)
-    note = f"its values reach from {low:.3g} to {low + span:.3g}, which were taken for 0 and 1"
-    return restored.with_pixels(restored.pixels * span + low), replace(
-        report, warnings=(*report.warnings, note)
-    )
+    return restored.with_pixels(torch.where(left_alone, part.pixels, pixels)), report
 
 
 def _many_repaired(image: Image, sound: Image) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from restorekit.errors import (
     OutputError,
     OutputExistsError,
     RestorekitError,
+    unforeseen,
 )
 from restorekit.image import Image, NoiseProfile
 from restorekit.ops.finished_noise import NoiseCurve
@@ -192,7 +193,7 @@ def failed(record: Record, error: Exception) -> Record:
     if isinstance(error, RestorekitError):
         message, code = str(error), error.exit_code
     else:
-        message, code = f"internal error: {type(error).__name__}: {error}", 1
+        message, code = unforeseen(error), 1
     if record.input not in message:
         message = f"{record.input}: {message}"
     line = " ".join(message.split())

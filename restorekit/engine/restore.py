@@ -12,7 +12,7 @@ from restorekit import io
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.developed import NOISY, restore_denoised, restore_developed
 from restorekit.engine.device import choose_device, keep_freed_memory
-from restorekit.engine.domain import default_model
+from restorekit.engine.domain import default_model, finished_noise_of
 from restorekit.engine.picture import RestoreOptions, RestoreReport, check_finite, restore_image
 from restorekit.engine.psf import read_psf
 from restorekit.engine.records import (
@@ -29,7 +29,7 @@ from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout
 from restorekit.io import raw
 from restorekit.io.atomic import remove_stale
-from restorekit.ops.finished_noise import FinishedNoise, finished_noise
+from restorekit.ops.finished_noise import FinishedNoise
 from restorekit.tasks import TASKS, Task
 
 __all__ = [
@@ -258,7 +258,7 @@ def _noise_of(image: Image) -> FinishedNoise:
         DecodeError: it holds infinite values or no numbers.
     """
     check_finite(image)
-    return finished_noise(image.to_srgb().pixels)
+    return finished_noise_of(image)
 
 
 def _guarded(work: _Work, stage: Callable[[], _Work]) -> _Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def read_card(path: Path) -> ModelCard:
         UnavailableError: the file cannot be read.
         ConfigError: it is no card.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise UnavailableError(f"{path.parent} is no model folder: it holds no {path.name}")
     values = read_json(path)
     try:

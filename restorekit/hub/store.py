@@ -93,10 +93,10 @@ def locate(reference: str, *, offline: bool = False) -> tuple[ModelCard, Path | 
     if reference in bundled:
         return bundled[reference], weights_folder() / bundled[reference].file
     folder = Path(os.path.expanduser(reference))
-    if folder.is_dir():
+    if os.path.isdir(folder):
         card = read_card(folder / CARD_FILE)
         return card, folder / card.file
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise UnavailableError(
             f"{reference} is a file; name a model folder, or make one of a checkpoint "
             "by `restorekit models import`"

@@ -16,6 +16,7 @@ from restorekit.ops.noise import bands, residual
 
 _PATCH = 6
 _SURROUNDINGS = 24
+_AREA = _SURROUNDINGS**2 - (_PATCH + 2) ** 2
 _PATCHES = 40_000
 _FLATTEST, _NEEDED = 0.1, 4
 """Share of the patches, and how many a covariance needs for each of its rows."""
@@ -207,14 +208,13 @@ def _levels(planes: Tensor) -> _Levels:
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _Levels(None)
     sites = _Sites(planes)
-    area = float(sites.around(torch.ones_like(planes[0]))[0])
-    noisy = (sites.texture > area * _STILL**2).nonzero()[:, 0]
+    noisy = sites.noisy
     count = int(len(noisy) * _FLATTEST_OF_RANGE)
     if count <= _NEEDED * rows:
         return _Levels(None)
     ranges = min(max(count // (_NEEDED_OF_RANGE * rows), 1), _RANGES)
-    brightness = sites.around(planes.mean(0)) / area
-    clipped = sites.around(at_ends(planes).float().mean(0)) / area
+    brightness = sites.around(planes.mean(0)) / _AREA
+    clipped = sites.around(at_ends(planes).float().mean(0)) / _AREA
     levels, shared = [], []
     for inside in noisy[brightness[noisy].argsort(stable=True)].tensor_split(ranges):
         count = int(len(inside) * _FLATTEST_OF_RANGE)
@@ -247,15 +247,22 @@ class _Sites:
 
     Attributes:
         texture: (N) power of the residual around each patch.
+        noisy: of those around which there is any.
     """
 
     def __init__(self, planes: Tensor) -> None:
         """Place patches on (C, H, W) planes, evenly and about as many as are needed."""
-        power = _ring_sum(residual(planes).square().mean(0))
+        left = residual(planes)
+        power, still = (
+            _ring_sum(left.square().mean(0)),
+            _ring_sum((left.abs() < _STILL).all(0).float()),
+        )
         self._step = max(1, round((power.numel() * _FLATTEST / _PATCHES) ** 0.5))
         power = power[:: self._step, :: self._step]
+        still = still[:: self._step, :: self._step].flatten()
         self._columns = power.shape[1]
         self.texture = power.flatten()
+        self.noisy = (still < _AREA / 2).nonzero()[:, 0]
         margin = (_SURROUNDINGS - _PATCH) // 2 + 1
         inner = planes[:, margin:-margin, margin:-margin]
         self._patches = inner.unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
@@ -274,19 +281,20 @@ def _white_noise_std(planes: Tensor) -> float:
     """Return the deviation of noise that is white in space and between planes.
 
     Only patches with flat surroundings take part. Surroundings that are clipped at 0 or 1 are
-    avoided. The median of the residual bounds the result, for what fills less than half of a
-    picture, as the letters of a page, is no noise.
+    avoided, and those without any noise do not count. The median of the residual bounds the result,
+    for what fills less than half of a picture, as the letters of a page, is no noise.
     """
     if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
         return _deviation_of_residual(planes)
     sites = _Sites(planes)
-    count = max(1, int(sites.texture.numel() * _FLATTEST))
+    noisy = sites.noisy
+    count = int(len(noisy) * _FLATTEST)
     if count <= _NEEDED * len(planes) * _PATCH**2:
         return _deviation_of_residual(planes)
-    clipped = sites.around(at_ends(planes).float().mean(0))
+    clipped = sites.around(at_ends(planes).float().mean(0))[noisy]
     allowed = clipped.kthvalue(count).values.clamp_min(0.01 * _SURROUNDINGS**2)
-    texture = sites.texture.masked_fill(clipped > allowed, torch.inf)
-    power = _white_power(sites.covariance(texture.topk(count, largest=False).indices))
+    texture = sites.texture[noisy].masked_fill(clipped > allowed, torch.inf)
+    power = _white_power(sites.covariance(noisy[texture.topk(count, largest=False).indices]))
     return min(math.sqrt(power), _MOST * _deviation_of_residual(planes))
 
 
