@@ -38,6 +38,16 @@ def test_what_is_not_kept_is_the_input_bit_for_bit() -> None:
     assert torch.equal(guarded(entered, entered.clone()), entered)
 
 
+def test_a_part_on_the_grid_is_guarded_as_in_the_whole() -> None:
+    entered = picture(5 * BLOCK + 7, 6 * BLOCK).pixels
+    restored = entered + noise(*entered.shape, std=2 * OWN_ERROR) * entered
+    rows, columns = slice(BLOCK, 4 * BLOCK), slice(2 * BLOCK, None)
+    whole = guarded(entered, restored)[:, rows, columns]
+    part = guarded(entered[:, rows, columns], restored[:, rows, columns])
+    inner = slice(BLOCK // 2, -BLOCK // 2)
+    torch.testing.assert_close(part[:, inner, inner], whole[:, inner, inner])
+
+
 def test_a_large_correction_in_one_place_leaves_the_rest_alone() -> None:
     entered = picture(4 * BLOCK, 4 * BLOCK).pixels
     restored = entered + noise(*entered.shape, std=0.3 * OWN_ERROR)

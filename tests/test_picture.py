@@ -11,7 +11,7 @@ from torch import Tensor
 from restorekit.engine.picture import RestoreOptions, restore_image
 from restorekit.engine.reporter import SilentReporter
 from restorekit.errors import MemoryExhaustedError, RestorekitError, UsageError
-from restorekit.hub import LoadedModel
+from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.models import create_model
 from restorekit.models.registry import Tiling
@@ -464,6 +464,26 @@ def test_a_crop_is_restored_with_its_surroundings() -> None:
         for crop in (None, (30, 20, 40, 25))
     )
     torch.testing.assert_close(cut, whole[:, 20:45, 30:70])
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "mean"),
+    [("kbnet_xs.gaussian", 0.5, 0.06), ("kbnet_xs.photo", 0.5, 0.06), ("kit_xs.gaussian", 4, 0.6)],
+)
+def test_a_crop_is_what_the_whole_picture_becomes_there(
+    name: str, most: float, mean: float
+) -> None:
+    noise = torch.randn(3, 500, 560, generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(0.1, 0.9, 560).expand(3, 500, -1)
+    image = Image((ramp + 0.1 * noise).clamp(0, 1), Transfer.SRGB, Layout.RGB)
+    model = load_model(name)
+    told = None if name == "kbnet_xs.photo" else 25
+    options = RestoreOptions(device="cpu", dtype="float32", tile=256, noise=told)
+    whole, _ = restore_image(image, model, options)
+    cut, _ = restore_image(image, model, replace(options, crop=(301, 203, 130, 97)))
+    difference = 255 * (cut.pixels - whole.pixels[:, 203:300, 301:431]).abs()
+    assert difference.max() < most
+    assert difference.mean() < mean
 
 
 def test_whether_noise_is_cut_off_at_black_does_not_depend_on_the_crop() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,21 @@ class Domain:
     original: Image
     decode: Callable[[Tensor], Tensor] | None = None
     deviation: NoiseStd = None
+
+    def crop(self, x: int, y: int, width: int, height: int) -> Domain:
+        """Return the rectangle at column x, row y; it must lie inside."""
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        told, deviation = (
+            each[:, rows, columns] if isinstance(each, Tensor) else each
+            for each in (self.noise_std, self.deviation)
+        )
+        return replace(
+            self,
+            values=self.values[:, rows, columns],
+            noise_std=told,
+            original=self.original.crop(x, y, width, height),
+            deviation=deviation,
+        )
 
     def unclipped(self, restored: Sequence[Tensor]) -> list[Tensor]:
         """Return restored values as if the noise had not been clipped, one result a pass."""

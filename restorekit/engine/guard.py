@@ -28,7 +28,7 @@ def guarded(entered: Tensor, restored: Tensor) -> Tensor:
     """
     _, height, width = entered.shape
     squares = (restored - entered).square_().mean(0, keepdim=True)
-    power = F.adaptive_avg_pool2d(squares[None], (-(-height // BLOCK), -(-width // BLOCK)))
+    power = F.avg_pool2d(squares[None], BLOCK, ceil_mode=True)
     gain = (1 - OWN_ERROR**2 / power.clamp_min(OWN_ERROR**2)).clamp_(0, 1)
-    gain = F.interpolate(gain, (height, width), mode="bilinear", align_corners=False)[0]
-    return torch.lerp(entered, restored, gain)
+    gain = F.interpolate(gain, scale_factor=BLOCK, mode="bilinear", align_corners=False)[0]
+    return torch.lerp(entered, restored, gain[:, :height, :width])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -76,16 +77,24 @@ class Inference:
         redone = (f"tiles redone in float32: {self._redone}",) if self._redone else ()
         return (*self._steps, *redone)
 
-    def run(self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd) -> Tensor:
+    def run(
+        self,
+        values: Tensor,
+        planes: Sequence[int],
+        noise_std: NoiseStd,
+        part: Box | None = None,
+    ) -> Tensor:
         """Restore some planes of a picture, or of a burst, that stays in host memory.
 
         Args:
             values: (C, H, W) floating point in the network's domain.
             planes: those that the network sees, in its order.
             noise_std: deviation of the noise in units of white, a number or a (1, H, W) map.
+            part: to restore, its corner on the grid of the network; None for the whole. What the
+                network pools is that of the whole.
 
         Returns:
-            (len(planes), H, W) float32.
+            (len(planes), H, W) float32, of the part.
 
         Raises:
             MemoryExhaustedError: memory ran out with the smallest tiles on the CPU too.
@@ -93,13 +102,13 @@ class Inference:
         """
         started = time.perf_counter()
         spec = self._model.spec
-        height, width = values.shape[-2:]
+        part = part or Box(0, 0, *values.shape[-2:])
         redone = self._redone
         while True:
-            plan = plan_tiles(height, width, self.tile, spec.overlap, spec.multiple_of)
+            plan = plan_tiles(part.height, part.width, self.tile, spec.overlap, spec.multiple_of)
             self.tile = max(self.tile, plan.rows.length, plan.columns.length)
             try:
-                restored = self._attempt(values, planes, noise_std, plan)
+                restored = self._attempt(values, planes, noise_std, plan, part)
                 self.seconds += time.perf_counter() - started
                 return restored
             except _NotFiniteError:
@@ -148,15 +157,15 @@ class Inference:
         self._reporter.note(f"falling back to {fallback}")
 
     def _attempt(
-        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, plan: TilePlan, part: Box
     ) -> Tensor:
-        boxes = plan.boxes
+        boxes = tuple(replace(box, y=part.y + box.y, x=part.x + box.x) for box in plan.boxes)
         self._place_model()
         blend = Blend(plan, self._model.spec.out_channels)
         self._reporter.start(len(boxes), "tiles")
         try:
             with torch.inference_mode(), self._precision(self.dtype):
-                self._freeze_pooling(values, planes, noise_std, plan)
+                self._freeze_pooling(values, planes, noise_std, boxes)
                 for first in range(0, len(boxes), self.batch):
                     chosen = boxes[first : first + self.batch]
                     restored = self._restore(*self._inputs(values, planes, noise_std, chosen))
@@ -180,12 +189,12 @@ class Inference:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _freeze_pooling(
-        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, plan: TilePlan
+        self, values: Tensor, planes: Sequence[int], noise_std: NoiseStd, boxes: Sequence[Box]
     ) -> None:
         """Fix pooled means on windows that depend on the picture alone, so that tiles agree."""
         _, height, width = values.shape
         windows = sample_boxes(height, width, self._model.spec.multiple_of, self._windows)
-        if windows == plan.boxes:
+        if windows == boxes:
             return
         self._model.freeze_pooling(*self._inputs(values, planes, noise_std, windows))
 

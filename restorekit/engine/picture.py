@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import lcm
 from pathlib import Path
 
 import torch
@@ -18,15 +19,17 @@ from restorekit.engine.domain import (
     unclipped_mosaic,
     without_hot_pixels,
 )
-from restorekit.engine.guard import guarded
+from restorekit.engine.guard import BLOCK, guarded
 from restorekit.engine.inference import Inference
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
 from restorekit.io import raw
+from restorekit.models.registry import ModelSpec
 from restorekit.ops.fill import filled
 from restorekit.tasks import TASKS
+from restorekit.tiling import Box
 
 _SEEN_BY_DEMOSAIC = 8
 _MANY_HOT = 1e-4
@@ -119,10 +122,10 @@ def restore_image(
 ) -> tuple[Image, RestoreReport]:
     """Restore a picture and keep its transfer, layout, alpha and metadata.
 
-    Noise is measured on the whole picture, whatever the crop, which is restored with what lies
-    around it. Of an RGB or grey picture the crop is returned; a mosaic comes back whole, restored
-    where the crop needs it, since only a whole mosaic can be developed. What a network does that is
-    not told how much is wrong passes the guard.
+    A crop is restored as in the whole picture: its noise and what the network pools are those of
+    the whole, and what lies around it is seen. Of an RGB or grey picture the crop is returned; a
+    mosaic comes back whole, restored where the crop needs it, since only a whole mosaic can be
+    developed. What a network does that is not told how much is wrong passes the guard.
 
     A grey picture that is stored as RGB stays grey. Colours that are wholly transparent stay, and
     show nowhere. A few values far beyond black and white keep what they have beyond; where they are
@@ -174,26 +177,27 @@ def _restore(
     noise = measure_noise(sound, network.spec, options.noise)
     cut = cut_off(sound) if isinstance(noise, NoiseProfile) else ()
     x, y, width, height = stored_part(image, options.crop)
-    around = network.spec.overlap
-    left, top = max(x - around, 0), max(y - around, 0)
-    right, bottom = min(x + width + around, image.width), min(y + height + around, image.height)
-    part, sound = (w.crop(left, top, right - left, bottom - top) for w in (image, sound))
+    box = _with_surroundings((x, y, width, height), image, network.spec)
+    rectangle = box.x, box.y, box.width, box.height
+    part = image.crop(*rectangle)
     pixels = part.pixels
     if noise != 0:
         domain = enter(sound, model.card, noise)
-        results = [inference.run(domain.values, p, domain.noise_std) for p in domain.passes]
+        results = [inference.run(domain.values, p, domain.noise_std, box) for p in domain.passes]
+        domain = domain.crop(*rectangle)
         results = domain.unclipped(results)
         if task is not None and not task.takes_noise_level:
             seen = (domain.values[list(planes)] for planes in domain.passes)
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]
         pixels = domain.leave(results)
         if isinstance(noise, NoiseProfile):
-            pixels = unclipped_mosaic(pixels, sound.pixels, noise, cut)
-            pixels = torch.where(pixels == sound.pixels, part.pixels, pixels)
+            entered = domain.original.pixels
+            pixels = unclipped_mosaic(pixels, entered, noise, cut)
+            pixels = torch.where(pixels == entered, part.pixels, pixels)
     if options.strength < 1:
         pixels = torch.lerp(part.pixels, pixels, options.strength)
-    inner = x - left, y - top, width, height
-    warnings = _many_repaired(part.crop(*inner), sound.crop(*inner))
+    inner = x - box.x, y - box.y, width, height
+    warnings = _many_repaired(part.crop(*inner), sound.crop(x, y, width, height))
     if _is_guessed(noise, image, options):
         warnings = (*warnings, _CLIPPED)
     if noise == 0 and options.noise is None:
@@ -306,6 +310,15 @@ def stored_part(image: Image, crop: tuple[int, int, int, int] | None) -> tuple[i
     left, right = _cells(x - margin, x + width + margin, scale, image.width)
     top, bottom = _cells(y - margin, y + height + margin, scale, image.height)
     return left, top, right - left, bottom - top
+
+
+def _with_surroundings(part: tuple[int, int, int, int], image: Image, spec: ModelSpec) -> Box:
+    """Return a part and what a network sees around it, on the grid of the network and the guard."""
+    x, y, width, height = part
+    margin, grid = spec.overlap, lcm(spec.multiple_of, BLOCK)
+    top, left = (max(start - margin, 0) // grid * grid for start in (y, x))
+    bottom, right = (-(-(end + margin) // grid) * grid for end in (y + height, x + width))
+    return Box(top, left, min(bottom, image.height) - top, min(right, image.width) - left)
 
 
 def _upright_size(image: Image, scale: int) -> tuple[int, int]:
