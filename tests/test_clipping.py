@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from restorekit.ops.clipping import unclipped
+from restorekit.ops.clipping import before_clipping, unclipped
 
 
 @pytest.mark.parametrize("deviation", [0.05, 0.2])
@@ -17,6 +17,15 @@ def test_the_mean_of_clipped_noise_leads_back(deviation: float, generator: torch
     assert torch.equal(mended[far], means[far])
     torch.testing.assert_close(mended, levels, rtol=0, atol=0.03 * deviation)
     assert (means - levels).abs().max() > 0.35 * deviation
+
+
+def test_moments_of_clipped_noise_lead_back(generator: torch.Generator) -> None:
+    places, deviation = torch.tensor([0.0, 0.02, 0.1, 0.3, 0.9]), 0.1
+    noise = deviation * torch.randn(5, 400_000, generator=generator)
+    left = (places[:, None] + noise).clamp_min(0)
+    means, variances = before_clipping(left.mean(1), left.var(1))
+    torch.testing.assert_close(means.float(), places, rtol=0, atol=2e-3)
+    torch.testing.assert_close(variances.float().sqrt(), torch.full((5,), 0.1), rtol=0.01, atol=0)
 
 
 def test_a_map_tells_each_place_its_noise(generator: torch.Generator) -> None:

@@ -526,19 +526,6 @@ def test_a_restored_mosaic_states_the_noise_that_is_left() -> None:
         assert restored.metadata.noise == expected
 
 
-def test_noise_that_was_measured_on_a_mosaic_clipped_at_black_is_not_trusted() -> None:
-    image = picture(64, 64, Layout.BAYER)
-    clipped = image.with_pixels((image.pixels - 0.2).clamp_min(0))
-    stated = NoiseProfile(1e-3, 1e-3)
-    known = replace(clipped, metadata=Metadata(noise=stated))
-    options = RestoreOptions(device="cpu")
-    (warning,) = restore_image(clipped, identity(), options)[1].warnings
-    assert "clipped at black" in warning
-    assert restore_image(clipped, identity(), replace(options, noise=stated))[1].warnings == ()
-    assert restore_image(known, identity(), options)[1].warnings == ()
-    assert restore_image(image, identity(), options)[1].warnings == ()
-
-
 def hot_mosaic(count: int) -> tuple[Image, Image]:
     """Return a noisy mosaic of 120 000 samples, and the same with hot pixels in plane R."""
     noise = torch.randn(4, 150, 200, generator=torch.Generator().manual_seed(0))

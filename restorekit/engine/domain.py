@@ -197,13 +197,6 @@ def default_model(task: Task, layout: Layout, *, from_camera: bool = False) -> s
     return own if own in bundled_cards() else task.default_model
 
 
-def clipped_at_black(image: Image) -> bool:
-    """Return whether a mosaic has lost its noise below black, which then cannot be measured."""
-    clipped = (image.pixels <= 0).float().mean().item()
-    negative = (image.pixels < 0).float().mean().item()
-    return clipped > _CLIPPED_SHARE and negative == 0
-
-
 def cut_off(image: Image) -> tuple[float | None, ...]:
     """Return the least value of each plane of a mosaic, None where it does not cut off the noise.
 
@@ -249,8 +242,8 @@ def without_hot_pixels(image: Image, given: float | NoiseProfile | None) -> Imag
         return image
     noise = given if isinstance(given, NoiseProfile) else image.metadata.noise
     if noise is None:
-        clipped = clipped_at_black(image)
-        noise = mosaic_noise(image, None) if clipped else NoiseProfile(0, 0)
+        seen = cut_off(image) == (None,) * len(image.pixels)
+        noise = NoiseProfile(0, 0) if seen else mosaic_noise(image, None)
     return image.with_pixels(repaired(image.pixels, image.cfa, noise.shot, noise.read))
 
 
@@ -270,8 +263,6 @@ def mosaic_noise(image: Image, given: float | NoiseProfile | None) -> NoiseProfi
     stated = image.metadata.noise
     if stated is None or stated.shot <= 0:
         return estimate
-    if clipped_at_black(image):
-        return stated
     level = image.pixels.mean().clamp_min(0).item()
     ratio = _deviation(stated, level) / max(_deviation(estimate, level), 1e-12)
     return stated if 1 / _TRUSTED_RATIO <= ratio <= _TRUSTED_RATIO else estimate

@@ -10,7 +10,6 @@ import torch
 
 from restorekit.engine.domain import (
     Noise,
-    clipped_at_black,
     cut_off,
     ends,
     enter,
@@ -35,10 +34,6 @@ _SEEN_BY_DEMOSAIC = 8
 _MANY_HOT = 1e-4
 """Share of hot pixels that a sensor in order does not have."""
 _NOISELESS = "it shows no noise, so that it stays as it is; --noise SIGMA takes out what you see"
-_CLIPPED = (
-    "it is clipped at black, so that its noise is hard to measure; if the result is not right, "
-    "state it by --noise SHOT,READ"
-)
 
 
 @dataclass(frozen=True)
@@ -198,8 +193,6 @@ def _restore(
         pixels = torch.lerp(part.pixels, pixels, options.strength)
     inner = x - box.x, y - box.y, width, height
     warnings = _many_repaired(part.crop(*inner), sound.crop(x, y, width, height))
-    if _is_guessed(noise, image, options):
-        warnings = (*warnings, _CLIPPED)
     if noise == 0 and options.noise is None:
         warnings = (*warnings, _NOISELESS)
     report = report_of(inference, noise, warnings)
@@ -260,12 +253,6 @@ def report_of(inference: Inference, noise: Noise, warnings: tuple[str, ...] = ()
         seconds_model=inference.seconds,
         warnings=warnings,
     )
-
-
-def _is_guessed(noise: Noise, image: Image, options: RestoreOptions) -> bool:
-    """Return whether the noise was measured on a mosaic that hardly shows it."""
-    measured = options.noise is None and noise != image.metadata.noise
-    return measured and image.layout is Layout.BAYER and clipped_at_black(image)
 
 
 def _less_noise(metadata: Metadata, left: float) -> Metadata:

@@ -59,6 +59,32 @@ def unclipped(
     return result
 
 
+def before_clipping(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of noise that is cut off below 0 as if it were not.
+
+    Args:
+        mean: (N,) of what is left.
+        variance: (N,) of it.
+
+    Returns:
+        (N,) each; a mean below 0 is not told from 0.
+    """
+    places = torch.linspace(0, 2 * _REACH, _STEPS + 1, dtype=torch.float64)
+    means, powers = _clipped_moments(places)
+    found = torch.searchsorted(means / powers.sqrt(), mean.double() / variance.double().sqrt())
+    found = found.clamp_max(_STEPS)
+    std = (variance / powers[found]).sqrt()
+    far = found == _STEPS
+    return torch.where(far, mean, std * places[found]), torch.where(far, variance, std.square())
+
+
+def _clipped_moments(places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of noise of deviation 1 around places, cut off below 0."""
+    below, density = torch.special.ndtr(places), torch.exp(-(places**2) / 2) / math.tau**0.5
+    means = places * below + density
+    return means, (places**2 + 1) * below + places * density - means**2
+
+
 def at_ends(values: Tensor) -> Tensor:
     """Return which encoded values are black or white, but for rounding."""
     return (values.abs() < _ROUNDED) | ((values - 1).abs() < _ROUNDED)
@@ -84,6 +110,6 @@ def _distance_before(mean: Tensor) -> Tensor:
 def _places() -> Tensor:
     """Return the places, 0 or beyond, of means that lie evenly from 0 to _REACH deviations."""
     places = torch.linspace(0, 2 * _REACH, 16 * _STEPS, dtype=torch.float64)
-    means = places * torch.special.ndtr(places) + torch.exp(-(places**2) / 2) / math.tau**0.5
+    means, _ = _clipped_moments(places)
     sought = torch.linspace(0, _REACH, _STEPS + 1, dtype=torch.float64)
     return places[torch.searchsorted(means, sought)]

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restorekit.ops.clipping import before_clipping
+
 _BLOCK = 8
 _BINS = 40
 _QUANTILE = 0.1
 _BLOCKS_IN_BIN = 40
-_SHARES_WITHOUT_CLIPPING, _FEW_RANGES = (0.95, 0.5, 0.2), 8
-"""Of the blocks of a range that counts; the next is taken while fewer ranges count."""
+_USEFUL = 0.5
+"""Share of the blocks of a range that counts."""
 _ROUNDS = 4
+_MOST_CUT = 0.7
 _PIXELS = 4_000_000
 
 
@@ -25,8 +28,8 @@ def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
     that is flattest in the *other* planes tells the variance there: noise is independent between
     planes and texture is not, so this choice does not favour small noise, as the choice by a
     block's own variance would. A line through the ranges that trusts low variances most is the
-    profile. Blocks that touch a clipped value do not count, nor do ranges in which they are many,
-    unless hardly a range is left.
+    profile. Noise that the least or the greatest value cuts off is told by what is left of it;
+    blocks of which most is cut off do not count, nor do ranges in which they are many.
 
     Args:
         planes: (C, H, W) linear, black 0 and white 1, values below black kept; the noise of its
@@ -41,14 +44,17 @@ def estimate_noise_profile(planes: Tensor) -> tuple[float, float]:
     planes = bands(planes.float())
     if min(planes.shape[-2:]) < _BLOCK + 2:
         return 0.0, 0.0
-    signal, variance, whole = _block_statistics(planes)
+    signal, variance, useful, ends = _block_statistics(planes)
     shot = read_variance = 0.0
     expected = torch.ones_like(variance)
     for _ in range(_ROUNDS):
         ratio = variance / expected
         texture = ratio.sum(0, keepdim=True) - ratio
-        levels = _variance_by_level(signal, variance, texture, whole)
-        shot, read_variance = _fit_line(*levels)
+        level, power, count = _variance_by_level(signal, variance, texture, useful)
+        for end, inwards in ends:
+            distance, power = before_clipping(inwards * (level - end), power)
+            level = end + inwards * distance
+        shot, read_variance = _fit_line(level, power, count)
         expected = (shot * signal.clamp_min(0) + read_variance).clamp_min(1e-12)
     return shot, read_variance**0.5
 
@@ -77,24 +83,30 @@ def residual(planes: Tensor) -> Tensor:
     return (rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2]) / 6
 
 
-def _block_statistics(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, variance of the Laplacian residual, and freedom from clipping of all blocks."""
+def _block_statistics(planes: Tensor) -> tuple[Tensor, Tensor, Tensor, list[tuple[float, int]]]:
+    """Return mean, variance of the Laplacian residual and use of all blocks, and what ends noise.
+
+    That is a value at which it is cut off, and 1 or -1 for noise above or below it.
+    """
     inner = planes[:, 1:-1, 1:-1]
     flat = planes.flatten(1)
-    clipped = torch.zeros_like(inner)
-    for limit in (flat.amin(1), flat.amax(1)):
+    signal, variance = (
+        functional.avg_pool2d(values, _BLOCK).flatten(1)
+        for values in (inner, residual(planes).square())
+    )
+    useful, ends = torch.ones_like(signal, dtype=torch.bool), []
+    for limit, inwards in ((flat.amin(1), 1), (flat.amax(1), -1)):
         at_limit = planes == limit.view(-1, 1, 1)
         often = at_limit.flatten(1).float().mean(1) > 1e-3
-        clipped += at_limit[:, 1:-1, 1:-1] * often.view(-1, 1, 1)
-    signal, variance, touched = (
-        functional.avg_pool2d(values, _BLOCK).flatten(1)
-        for values in (inner, residual(planes).square(), clipped)
-    )
-    return signal, variance, touched == 0
+        share = functional.avg_pool2d(at_limit[:, 1:-1, 1:-1].float(), _BLOCK).flatten(1)
+        useful &= (share <= _MOST_CUT) | ~often[:, None]
+        if often.any():
+            ends.append((float(limit[often].mean()), inwards))
+    return signal, variance, useful, ends
 
 
 def _variance_by_level(
-    signal: Tensor, variance: Tensor, texture: Tensor, whole: Tensor
+    signal: Tensor, variance: Tensor, texture: Tensor, useful: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return brightness, variance and number of the flattest blocks in each range."""
     sample = signal.flatten()
@@ -102,10 +114,7 @@ def _variance_by_level(
     low, high = torch.quantile(sample, sample.new_tensor([0.001, 0.999])).tolist()
     position = ((signal - low) / max(high - low, 1e-12)).clamp(0, 1).sqrt()
     bins = (position * _BINS).long().clamp_max(_BINS - 1)
-    levels: list[tuple[float, float, float]] = []
-    for share in _SHARES_WITHOUT_CLIPPING:
-        if len(levels) < _FEW_RANGES:
-            levels = list(_levels(signal, variance, texture, whole, bins, share))
+    levels = list(_levels(signal, variance, texture, useful, bins))
     if not levels:
         levels = [(signal.mean().item(), variance.median().item(), 1.0)]
     table = torch.tensor(levels, dtype=torch.float64)
@@ -113,15 +122,15 @@ def _variance_by_level(
 
 
 def _levels(
-    signal: Tensor, variance: Tensor, texture: Tensor, whole: Tensor, bins: Tensor, share: float
+    signal: Tensor, variance: Tensor, texture: Tensor, useful: Tensor, bins: Tensor
 ) -> Iterator[tuple[float, float, float]]:
-    """Yield what _variance_by_level returns of ranges with at least a share of whole blocks."""
+    """Yield what _variance_by_level returns of ranges with at least a share of useful blocks."""
     least = max(1, min(_BLOCKS_IN_BIN, variance.numel() // 10))
     for index in range(_BINS):
         inside = bins == index
-        usable = inside & whole
+        usable = inside & useful
         total, count = int(inside.sum()), int(usable.sum())
-        if count < least or count < share * total:
+        if count < least or count < _USEFUL * total:
             continue
         flattest = texture[usable].topk(max(1, int(count * _QUANTILE)), largest=False).indices
         level, power = (float(values[usable][flattest].mean()) for values in (signal, variance))
