@@ -15,7 +15,7 @@ from torch import Tensor
 from restorekit.degradations import convolve, disk_psf, shake_psf
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.picture import RestoreOptions
-from restorekit.engine.psf import read_psf, stored_psf
+from restorekit.engine.psf import read_psf
 from restorekit.errors import DecodeError, UsageError
 from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout, Metadata, Transfer
@@ -23,6 +23,7 @@ from restorekit.metrics import psnr
 from restorekit.models.registry import NoiseInput
 from restorekit.ops.color import linear_to_srgb, luma, srgb_to_linear
 from restorekit.ops.deconvolution import close_seam, transfer_function, wiener
+from restorekit.ops.orientation import stored
 from tests.blend_model import BlendConfig, BlendModel, identity, loaded, picture
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -141,8 +142,9 @@ def test_the_psf_is_turned_like_the_picture(tmp_path: Path, orientation: int) ->
         upright = np.asarray(PIL.ImageOps.exif_transpose(file)).astype(np.float32)
     psf = read_psf(tmp_path / "psf.png")
     np.testing.assert_allclose(psf.numpy(), upright / upright.sum(), rtol=1e-6)
-    stored = stored_psf(psf, orientation).numpy()
-    np.testing.assert_allclose(stored, grey.astype(np.float32) / grey.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        stored(psf, orientation).numpy(), grey.astype(np.float32) / grey.sum(), rtol=1e-5
+    )
 
 
 def test_a_turned_picture_is_sharpened_in_its_own_direction() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from restorekit.errors import OutputError, UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
-from restorekit.io import raw, write_image
+from restorekit.io import raw, read_image, write_image
 from restorekit.io.dng import DngTags, read_dng_tags, write_cfa_dng, write_linear_dng
 from restorekit.io.exif import EXIF_IFD, ISO, new_exif
 from restorekit.io.ifd import short
@@ -166,6 +166,16 @@ def test_an_xmp_packet_goes_along_but_not_into_developed_pictures(tmp_path):
         with tifffile.TiffFile(tmp_path / "b.dng") as file:
             assert bytes(file.pages[0].tags[700].value) == packet
     assert raw.develop(image).metadata.xmp is None
+
+
+def test_iptc_records_go_along(tmp_path):
+    records = b"\x1c\x02\x78\x00\x05words"
+    write_cfa_dng(bayer(16, 20, iptc=records), tmp_path / "a.dng")
+    image = read_image(tmp_path / "a.dng")
+    assert image.metadata.iptc == records
+    for name in ("b.dng", "b.tif", "b.jpg"):
+        write_image(image, tmp_path / name)
+        assert read_image(tmp_path / name).metadata.iptc == records
 
 
 def test_a_mosaic_without_a_source_has_the_colors_of_srgb(tmp_path):

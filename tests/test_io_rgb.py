@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
+import PIL.ImageOps
 import pytest
 import tifffile
 import torch
@@ -206,7 +207,55 @@ def test_an_interlaced_16_bit_png(tmp_path: Path) -> None:
     data = bytearray(png(16, 2, raw, (columns, rows)))
     data[8:33] = chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 16, 2, 0, 0, 1))
     (tmp_path / "a.png").write_bytes(data)
-    assert np.array_equal(samples(read_image(tmp_path / "a.png"), 65535), array)
+    image = read_image(tmp_path / "a.png")
+    assert np.array_equal(samples(image, 65535), array)
+    assert image.metadata.warnings == ()
+
+
+def test_other_primaries_are_said_to_be_lost(tmp_path: Path) -> None:
+    srgb = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    adobe = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    bright = b"\0\0\0\1" + bytes(20)
+    for primaries, lost in ((srgb, 0), (adobe, 1)):
+        image = picture()
+        chunks = ((b"cHRM", primaries), (b"mDCV", bright))
+        image = replace(image, metadata=replace(image.metadata, png_chunks=chunks))
+        assert write_image(image, tmp_path / "a.png") == []
+        image = read_image(tmp_path / "a.png")
+        assert image.metadata.png_chunks == chunks
+        notes = write_image(image, tmp_path / "a.jpg")
+        assert len(notes) == lost
+        assert all("they will look different" in note for note in notes)
+
+
+def test_an_extended_xmp_packet_is_said_to_be_lost(tmp_path: Path) -> None:
+    packet = b'<rdf:Description xmp:Rating="5" xmpNote:HasExtendedXMP="0123"/>'
+    PIL.Image.fromarray(smooth()).save(tmp_path / "a.jpg", xmp=packet)
+    metadata = read_image(tmp_path / "a.jpg").metadata
+    assert metadata.xmp == b'<rdf:Description xmp:Rating="5"/>'
+    assert metadata.warnings == ("the extended part of the XMP packet was left out",)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_formats_without_an_orientation_hold_upright_pictures(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    PIL.Image.fromarray(smooth()).save(tmp_path / "a.png", exif=exif)
+    with PIL.Image.open(tmp_path / "a.png") as file:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(file))
+    write_image(read_image(tmp_path / "a.png"), tmp_path / f"b.{suffix}")
+    with PIL.Image.open(tmp_path / f"b.{suffix}") as file:
+        assert np.array_equal(np.asarray(file), expected)
+
+
+def test_a_jpeg_of_twelve_bits_is_refused_as_such(tmp_path: Path) -> None:
+    data = imagecodecs.jpeg_encode(noise(16, 16, dtype=np.uint16) >> 4, bitspersample=12)
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(DecodeError, match="of 12 bits"):
+        read_image(tmp_path / "a.jpg")
 
 
 # Kinds of TIFF
@@ -286,6 +335,57 @@ def test_only_the_first_of_several_pages_is_read_and_said(tmp_path: Path) -> Non
     image = read_image(tmp_path / "a.tif")
     assert np.array_equal(samples(image, 255), smooth())
     assert "only the first" in image.metadata.warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_only_the_grey_of_a_white_is_zero_picture_is_turned(
+    tmp_path: Path, kind: str, dtype: Any
+) -> None:
+    peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    grey, alpha = np.float64(0.25), np.float64(0.6)
+    ink = (1 - grey) * (alpha if kind == "assocalpha" else 1)
+    array = np.empty((5, 7, 2), dtype)
+    array[...] = [ink * peak, alpha * peak]
+    settings = {"photometric": "miniswhite", "planarconfig": "contig", "extrasamples": [kind]}
+    tifffile.imwrite(tmp_path / "a.tif", array, **settings)
+    image = read_image(tmp_path / "a.tif")
+    assert image.alpha is not None
+    torch.testing.assert_close(image.alpha, torch.full((1, 5, 7), 0.6), rtol=0, atol=0.004)
+    torch.testing.assert_close(image.pixels, torch.full((1, 5, 7), 0.25), rtol=0, atol=0.01)
+
+
+def test_alpha_behind_another_channel_is_found(tmp_path: Path) -> None:
+    array = noise(8, 9, 5)
+    kinds = ["unspecified", "unassalpha"]
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", extrasamples=kinds)
+    image = read_image(tmp_path / "a.tif")
+    assert np.array_equal(samples(image, 255), array[..., [0, 1, 2, 4]])
+    (note,) = image.metadata.warnings
+    assert "beside colour and transparency" in note
+
+
+def test_a_reduced_first_page_is_not_the_picture(tmp_path: Path) -> None:
+    full, small = noise(20, 30, 3), noise(10, 15, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(small, photometric="rgb", subfiletype=1)
+        tiff.write(full, photometric="rgb")
+    image = read_image(tmp_path / "a.tif")
+    assert np.array_equal(samples(image, 255), full)
+    assert image.metadata.warnings == ()
+
+
+def test_the_words_of_a_big_tiff_are_said_to_be_lost(tmp_path: Path) -> None:
+    for description, lost in (("my words", 1), (None, 0)):
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            noise(8, 9, 3),
+            photometric="rgb",
+            bigtiff=True,
+            description=description,
+            metadata=None if description else {},
+        )
+        assert len(read_image(tmp_path / "a.tif").metadata.warnings) == lost
 
 
 def test_associated_alpha_is_divided_out_and_said(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ XMP = (
     b"xmp:Rating='5'><exif:GPSLongitude>2,17E</exif:GPSLongitude></rdf:Description></x:xmpmeta>"
 )
 FORMATS = ("png", "jpg", "tiff", "webp")
+LOST = {"tiff": ["the MakerNote of the EXIF block does not survive in TIFF and was left out"]}
 
 
 def exif_block(order: str = "<", orientation: int | None = 6) -> bytes:
@@ -79,7 +80,7 @@ def test_orientation_exif_xmp_and_icc_survive(
     source = picture(
         exif=exif_block(order), orientation=orientation, xmp=XMP, icc_profile=SRGB, iso=1.0
     )
-    assert write_image(source, path) == []
+    assert write_image(source, path) == LOST.get(format, [])
     metadata = read_image(path).metadata
     assert metadata.warnings == ()
     assert metadata.orientation == orientation
@@ -101,7 +102,7 @@ def test_orientation_exif_xmp_and_icc_survive(
 def test_strip_gps_leaves_no_trace_of_the_place(tmp_path: Path, format: str, order: str) -> None:
     path = tmp_path / f"a.{format}"
     source = picture(exif=exif_block(order), orientation=6, xmp=XMP, icc_profile=SRGB)
-    assert write_image(source, path, strip="gps") == []
+    assert write_image(source, path, strip="gps") == LOST.get(format, [])
     metadata = read_image(path).metadata
     assert metadata.exif is not None
     assert metadata.xmp is not None
@@ -197,7 +198,8 @@ def test_the_file_of_a_crop_shows_nothing_else(tmp_path: Path, format: str, stri
     PIL.Image.new("RGB", (9, 8)).save(stream, "JPEG", exif=b"Exif\0\0" + block)
     (tmp_path / "a.jpg").write_bytes(stream.getvalue())
     crop = read_image(tmp_path / "a.jpg").crop(1, 1, 4, 3)
-    assert write_image(crop, tmp_path / f"b.{format}", strip=strip) == []
+    lost = [] if strip == "all" else LOST.get(format, [])
+    assert write_image(crop, tmp_path / f"b.{format}", strip=strip) == lost
     assert b"thumbnail" in stream.getvalue()
     assert b"thumbnail" not in (tmp_path / f"b.{format}").read_bytes()
 

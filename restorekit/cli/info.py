@@ -1,5 +1,6 @@
 """The command `info`: facts about this machine, a model or a picture."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,7 +44,7 @@ def info(
         facts = machine_facts()
     elif not subject:
         raise UsageError("the word to describe is empty, as of an unset shell variable")
-    elif Path(subject).is_file():
+    elif os.path.exists(subject) and not os.path.isdir(subject):
         facts = picture_facts(Path(subject))
     else:
         facts = model_facts(subject)

@@ -24,7 +24,6 @@ from restorekit.engine.picture import (
     report_of,
     stored_part,
 )
-from restorekit.engine.psf import stored_psf
 from restorekit.engine.reporter import Reporter, SilentReporter
 from restorekit.errors import UsageError
 from restorekit.hub import LoadedModel
@@ -37,6 +36,7 @@ from restorekit.ops.deconvolution import (
     transfer_function,
 )
 from restorekit.ops.finished_noise import NoiseCurve
+from restorekit.ops.orientation import stored
 
 TURNS = 8
 FIRST_NOISE = 49.0
@@ -86,7 +86,7 @@ def deconvolve(
         MemoryExhaustedError: memory ran out after every fallback.
     """
     check_finite(image)
-    psf = stored_psf(psf, image.metadata.orientation)
+    psf = stored(psf, image.metadata.orientation)
     _check_fit(image, psf, prior)
     measured = measure_noise(image, prior.model.spec, options.noise)
     noise = 255 * measured.overall if isinstance(measured, NoiseCurve) else cast(float, measured)

@@ -22,6 +22,7 @@ from restorekit.io import raw
 from restorekit.models.blocks import Coefficients, pad_mirrored
 from restorekit.models.kit import KNNAttention
 from restorekit.models.registry import NoiseInput
+from restorekit.ops import orientation
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4")
 _SHOWN_SHARE = 0.98
@@ -39,13 +40,7 @@ def upright(image: Image, crop: tuple[int, int, int, int] | None = None) -> Imag
         UsageError: the part does not lie inside.
     """
     image = raw.develop(image) if image.layout is Layout.BAYER else image.to_srgb()
-    pixels, orientation = image.pixels, image.metadata.orientation
-    if orientation in (3, 4, 6, 7):
-        pixels = pixels.flip(-2)
-    if orientation in (2, 3, 7, 8):
-        pixels = pixels.flip(-1)
-    if orientation >= 5:
-        pixels = pixels.mT
+    pixels = orientation.upright(image.pixels, image.metadata.orientation)
     metadata = replace(image.metadata, orientation=1)
     image = replace(image, pixels=pixels.contiguous(), metadata=metadata, alpha=None)
     x, y, width, height = crop or (0, 0, image.width, image.height)

@@ -10,6 +10,7 @@ from torch import Tensor
 from restorekit import io
 from restorekit.errors import UsageError
 from restorekit.image import Layout
+from restorekit.ops.orientation import upright
 
 
 def read_psf(path: Path) -> Tensor:
@@ -28,7 +29,7 @@ def read_psf(path: Path) -> Tensor:
     image = io.read_image(path)
     if image.layout is Layout.BAYER:
         raise UsageError(f"{path}: a PSF is a grey picture, no RAW file; develop it first")
-    weights = _upright(image.pixels.mean(0), image.metadata.orientation).clamp_min(0)
+    weights = upright(image.pixels.mean(0), image.metadata.orientation).clamp_min(0)
     if not weights.isfinite().all() or weights.amax() == weights.amin():
         raise UsageError(
             f"{path}: a PSF shows a blurred point on black, and all pixels here are alike or not "
@@ -37,24 +38,3 @@ def read_psf(path: Path) -> Tensor:
     rows, columns = weights.shape
     weights = F.pad(weights, (0, 1 - columns % 2, 0, 1 - rows % 2))
     return weights / weights.sum()
-
-
-def stored_psf(psf: Tensor, orientation: int) -> Tensor:
-    """Return an upright point spread function as the stored pixels of an EXIF orientation see it.
-
-    Args:
-        psf: (K, L).
-        orientation: 1..8, of the picture that is blurred.
-    """
-    if orientation >= 5:
-        psf = psf.T
-    return psf.flip([dim for dim, turned in enumerate(_FLIPS) if orientation in turned])
-
-
-def _upright(plane: Tensor, orientation: int) -> Tensor:
-    plane = plane.flip([dim for dim, turned in enumerate(_FLIPS) if orientation in turned])
-    return plane.T if orientation >= 5 else plane
-
-
-_FLIPS = (3, 4, 6, 7), (2, 3, 7, 8)
-"""Orientations whose stored rows, and whose stored columns, run backwards."""

@@ -41,6 +41,8 @@ def why_unread(path: Path) -> str:
         return "the file is damaged or cut off"
     starts = (name for start, name in _UNREAD_STARTS.items() if re.match(start, head, re.DOTALL))
     name = next(starts, UNREAD_SUFFIXES.get(path.suffix.lower()))
+    if head.startswith(b"\xff\xd8\xff"):
+        return "the JPEG is damaged, or of 12 bits or lossless, which is not supported"
     if name is None:
         return "this is no picture in a known format"
     return (

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from restorekit.errors import UsageError
 from restorekit.image import Image, Layout, Metadata, NoiseProfile
-from restorekit.io.exif import XMP, append_exif, exif_of_shot
+from restorekit.io.exif import IPTC, XMP, append_exif, exif_of_shot
 from restorekit.io.ifd import Ifd, read_header, read_ifd, short, write_ifd
 from restorekit.ops.color import unpack_bayer
 
@@ -271,6 +271,8 @@ def _write(
         tags.append((51041, _DOUBLE, 2, profile, True))
     if metadata.xmp:
         tags.append((XMP, _BYTE, len(metadata.xmp), metadata.xmp, True))
+    if metadata.iptc:
+        tags.append((IPTC, _UNDEFINED, len(metadata.iptc), metadata.iptc, True))
     tifffile.imwrite(
         path,
         samples,

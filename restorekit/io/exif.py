@@ -28,13 +28,13 @@ MAKE, MODEL, ORIENTATION, ARTIST, COPYRIGHT = 271, 272, 274, 315, 33432
 EXIF_IFD, GPS_IFD, INTEROPERABILITY_IFD = 34665, 34853, 40965
 EXPOSURE_TIME, F_NUMBER, ISO, MAKER_NOTE = 33434, 33437, 34855, 37500
 TAKEN, TAKEN_FRACTION = 36867, 37521
-DESCRIPTION = 270
-XMP = 700
+DESCRIPTION, DATE = 270, 306
+XMP, IPTC = 700, 33723
 _RESOLUTION_UNIT = 296
 _RESOLUTION = {282, 283, _RESOLUTION_UNIT}
 # Beside them software, date, host, rating and the XP strings.
 _CARRIED_TAGS = {DESCRIPTION, MAKE, MODEL, ORIENTATION, ARTIST, COPYRIGHT, *_RESOLUTION}
-_CARRIED_TAGS |= {305, 306, 316, 18246, 18249, *range(40091, 40096)}
+_CARRIED_TAGS |= {305, DATE, 316, 18246, 18249, *range(40091, 40096)}
 _WIDTH, _HEIGHT = 40962, 40963
 _THUMBNAILS = ((513, 514), (273, 279))
 
@@ -62,15 +62,27 @@ def exif_of_tiff(block: Buffer) -> bytes | None:
     return new_exif(carried, {EXIF_IFD: exif, GPS_IFD: gps})
 
 
-def xmp_of_tiff(block: Buffer) -> bytes | None:
-    """Return the XMP packet of a TIFF file.
+def packets_of_tiff(block: Buffer) -> tuple[bytes | None, bytes | None]:
+    """Return the XMP packet and the IPTC records of a TIFF file.
 
     Raises:
         ValueError: it is no classic TIFF.
     """
     order, offset = read_header(block)
-    packet = read_ifd(block, offset, order)[0].get(XMP)
-    return packet.data if packet else None
+    main = read_ifd(block, offset, order)[0]
+    xmp, iptc = (main[tag].data if tag in main else None for tag in (XMP, IPTC))
+    return xmp, iptc
+
+
+def holds_maker_note(exif: bytes) -> bool:
+    """Return whether an EXIF block holds a MakerNote.
+
+    Raises:
+        ValueError: it is no EXIF block.
+    """
+    order, offset = read_header(exif)
+    main = read_ifd(exif, offset, order)[0]
+    return MAKER_NOTE in read_sub_ifd(exif, main, EXIF_IFD, order)
 
 
 def new_exif(main: Ifd, sub_ifds: Mapping[int, Ifd] | None = None) -> bytes:

@@ -27,9 +27,11 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # libpng prints about the others
 _DENSITY = b"pHYs"
-_COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _METADATA_CHUNKS = (b"iCCP", b"eXIf", b"acTL", _DENSITY, *_COLOURS, *PNG_TEXTS)
 _GAMMA_OF_SRGB, _CICP_OF_SRGB = 45455, bytes((1, 13))
+_PRIMARIES_OF_SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+_NEAR = 500
 _METRES_PER_INCH = 0.0254
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
@@ -72,18 +74,27 @@ def write_png(image: Image, path: Path) -> list[str]:
 def lost_chunks(metadata: Metadata) -> list[str]:
     """Return what no other format can hold of the chunks of a PNG file, a line each."""
     chunks = dict(metadata.png_chunks)
-    gamma = int.from_bytes(chunks.get(b"gAMA", b""))
-    if metadata.icc_profile or b"sRGB" in chunks or abs(gamma / _GAMMA_OF_SRGB - 1) < 0.05:
-        gamma = 0  # overruled, or that of sRGB but for rounding
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"")) or _GAMMA_OF_SRGB
+    others = abs(gamma / _GAMMA_OF_SRGB - 1) > 0.05 or _other_primaries(chunks.get(b"cHRM", b""))
+    if metadata.icc_profile or b"sRGB" in chunks:
+        others = False  # overruled
     notes = []
-    if gamma or not chunks.get(b"cICP", _CICP_OF_SRGB).startswith(_CICP_OF_SRGB):
+    if others or not chunks.get(b"cICP", _CICP_OF_SRGB).startswith(_CICP_OF_SRGB):
         notes.append(
-            "the file states by gAMA or cICP that its colours are not those of sRGB, which was "
-            "left out: they will look different"
+            "the file states by gAMA, cHRM or cICP that its colours are not those of sRGB, which "
+            "was left out: they will look different"
         )
     if chunks.keys() & set(PNG_TEXTS):
         notes.append("the text chunks of the PNG were left out")
     return notes
+
+
+def _other_primaries(body: bytes) -> bool:
+    """Return whether a cHRM chunk names other colours than those of sRGB but for rounding."""
+    if len(body) != 4 * len(_PRIMARIES_OF_SRGB):
+        return False
+    pairs = zip(struct.unpack(">8I", body), _PRIMARIES_OF_SRGB, strict=True)
+    return any(abs(stated - own) > _NEAR for stated, own in pairs)
 
 
 def _with_chunks(metadata: Metadata, data: bytes, chunks: list[_Chunk]) -> Metadata:
@@ -146,7 +157,8 @@ def _heard() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == thread:
                 fault = record.getMessage().removeprefix("PNG warning: ")
-                notes.append(f"the PNG has a fault: {fault}")
+                if not fault.startswith("Interlace handling"):  # of imagecodecs, not of the file
+                    notes.append(f"the PNG has a fault: {fault}")
 
     listener = Listener()
     logger.addHandler(listener)

@@ -25,7 +25,7 @@ from restorekit.errors import DecodeError, UsageError
 from restorekit.image import Image, Layout, Metadata, Transfer
 from restorekit.io.checks import check_dng, check_file, check_size
 from restorekit.io.dng import DngTags, read_dng_tags
-from restorekit.io.exif import exif_of_tiff, xmp_of_tiff
+from restorekit.io.exif import exif_of_tiff, packets_of_tiff
 from restorekit.io.metadata import with_exif
 from restorekit.ops.color import bayer_offsets, linear_to_srgb
 
@@ -244,7 +244,8 @@ def _metadata(path: Path, raw: Any, tags: DngTags) -> Metadata:
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as block:
             metadata = with_exif(metadata, exif_of_tiff(block))
-            metadata = replace(metadata, xmp=xmp_of_tiff(block))
+            xmp, iptc = packets_of_tiff(block)
+            metadata = replace(metadata, xmp=xmp, iptc=iptc)
     except (ValueError, struct.error):
         warning = "EXIF of this kind of RAW file cannot be read and was left out"
         metadata = replace(metadata, warnings=(*metadata.warnings, warning))

@@ -8,6 +8,7 @@ order, with the orientation in the metadata, and count as sRGB-encoded.
 from __future__ import annotations
 
 import math
+import re
 import struct
 import threading
 import warnings
@@ -32,6 +33,7 @@ from restorekit.io.metadata import carried, with_exif
 from restorekit.io.png import SIGNATURE, lost_chunks, read_png, write_png
 from restorekit.io.samples import FIRST_ONLY, from_image, to_image
 from restorekit.io.tiff import SIGNATURES, read_tiff, write_tiff
+from restorekit.ops.orientation import upright
 
 READ_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
@@ -51,6 +53,7 @@ _PILLOW_MODES = {
 }
 _JPEG_EXIF_LIMIT, _JPEG_XMP_LIMIT, _JPEG_IPTC_LIMIT = 65533, 65504, 65506
 _IPTC_RESOURCE = 0x0404
+_EXTENDED_XMP = re.compile(rb"\s[\w.-]+:HasExtendedXMP\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 
 _pillow_settings = threading.Lock()
 
@@ -118,16 +121,20 @@ def _read_pillow(path: Path, max_megapixels: float) -> Image:
             samples, white = avif_samples(avif)
         else:
             samples, white = np.atleast_3d(np.asarray(picture.convert(mode))), 255
-        icc_profile = picture.info.get("icc_profile")
+        icc_profile, notes = picture.info.get("icc_profile"), [FIRST_ONLY] if animated else []
+        xmp = picture.info.get("xmp")
+        if xmp and _EXTENDED_XMP.search(xmp):
+            xmp = _EXTENDED_XMP.sub(b"", xmp)
+            notes.append("the extended part of the XMP packet was left out")
         metadata = Metadata(
             path=path,
             bit_depth=8 * samples.itemsize,
             png_chunks=() if icc_profile else avif_colours(avif),
             icc_profile=icc_profile,
-            xmp=picture.info.get("xmp"),
+            xmp=xmp,
             iptc=_iptc(picture),
             resolution=_resolution(picture),
-            warnings=(FIRST_ONLY,) if animated else (),
+            warnings=tuple(notes),
         )
         metadata = with_exif(metadata, picture.info.get("exif"))
     return to_image(samples, white, samples.shape[2] in (2, 4), metadata)
@@ -202,7 +209,8 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
     metadata, notes = image.metadata, []
     name = {"jpg": "JPEG", "webp": "WebP", "bmp": "BMP", "ppm": "PPM"}[format]
     if metadata.bit_depth > 8:
-        notes.append(f"{name} holds 8 bits a sample: the picture had {metadata.bit_depth}")
+        cut = ", values outside 0..1 were cut off" if metadata.bit_depth > 16 else ""
+        notes.append(f"{name} holds 8 bits a sample: the picture had {metadata.bit_depth}{cut}")
     if image.alpha is not None and format != "webp":
         notes.append(f"{name} holds no transparency: it was left out")
     exif, xmp, settings = metadata.exif, metadata.xmp, dict[str, Any]()
@@ -227,6 +235,8 @@ def _write_pillow(image: Image, path: Path, format: str, quality: int) -> list[s
         settings |= {key: value for key, value in carried_on.items() if value}
         if exif:
             settings["exif"] = b"Exif\0\0" + exif
+    if format in ("bmp", "ppm"):
+        image = image.with_pixels(upright(image.pixels, metadata.orientation))
     if format in ("jpg", "bmp") and metadata.resolution and max(metadata.resolution) < 65535:
         settings["dpi"] = metadata.resolution
     samples = from_image(image, 8, alpha=format == "webp")

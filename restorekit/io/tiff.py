@@ -21,21 +21,24 @@ from restorekit.io.checks import check_size
 from restorekit.io.exif import (
     ARTIST,
     COPYRIGHT,
+    DATE,
+    DESCRIPTION,
     EXIF_IFD,
     GPS_IFD,
+    IPTC,
     MAKE,
     MODEL,
     ORIENTATION,
     XMP,
     append_exif,
     exif_of_tiff,
+    holds_maker_note,
 )
 from restorekit.io.metadata import with_exif
 from restorekit.io.samples import FIRST_ONLY, from_image, to_image
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_IPTC = 33723
-_EXIF_TAGS = (MAKE, MODEL, ARTIST, COPYRIGHT, EXIF_IFD, GPS_IFD)
+_EXIF_TAGS = (DESCRIPTION, MAKE, MODEL, DATE, ARTIST, COPYRIGHT, EXIF_IFD, GPS_IFD)
 _INCHES = {2: 1.0, 3: 1 / 2.54}
 _LAYOUT_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, *range(317, 326), 338, 339}
 
@@ -55,17 +58,24 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
         mmap(file.fileno(), 0, access=ACCESS_READ) as data,
         tifffile.TiffFile(file) as tiff,
     ):
-        page = tiff.pages.first
+        page, number = _first_full(tiff)
         check_size(path, page.imagewidth, page.imagelength * page.imagedepth, max_megapixels)
         if page.is_tiled:
             check_size(path, page.tilewidth, page.tilelength, max_megapixels)
-        _check(path, tiff, data)
+        _check(path, tiff.tiff, page, data)
         samples, peak, notes = _decoded(page)
         colours = 1 if page.photometric in (0, 1) else 3
-        alpha = colours < samples.shape[2] and page.extrasamples[:1] in ((1,), (2,))
-        if samples.shape[2] > colours + alpha:
+        extra = [int(kind) for kind in page.extrasamples[: samples.shape[2] - colours]]
+        alpha = next((place for place, kind in enumerate(extra) if kind in (1, 2)), None)
+        channels = [*range(colours)] if alpha is None else [*range(colours), colours + alpha]
+        associated = alpha is not None and extra[alpha] == 1
+        if samples.shape[2] > len(channels):
             notes.append("channels beside colour and transparency were left out")
-        if len(tiff.pages) > 1:
+        samples = samples[..., channels]
+        if page.photometric == 0:
+            white = samples[..., 1:] if associated else peak
+            samples[..., :1] = white - samples[..., :1].clip(max=white)
+        if len(tiff.pages) > number + 1:
             notes.append(FIRST_ONLY)
         metadata = Metadata(
             path=path,
@@ -73,17 +83,20 @@ def read_tiff(path: Path, max_megapixels: float) -> Image:
             orientation=_orientation(page.tags.valueof(ORIENTATION)),
             icc_profile=_bytes(page.tags.valueof(34675)),
             xmp=_bytes(page.tags.valueof(XMP)),
-            iptc=_bytes(page.tags.valueof(_IPTC)),
+            iptc=_bytes(page.tags.valueof(IPTC)),
             resolution=_resolution(page.tags),
         )
         try:
             metadata = with_exif(metadata, exif_of_tiff(data))
         except ValueError:
-            if any(tag in page.tags for tag in _EXIF_TAGS):
+            stated = {tag for tag in _EXIF_TAGS if tag in page.tags}
+            if page.description.startswith('{"shape":'):
+                stated.discard(DESCRIPTION)
+            if stated:
                 notes.append("the EXIF tags could not be read and were left out")
     metadata = replace(metadata, warnings=(*notes, *metadata.warnings))
-    image = to_image(samples[..., : colours + alpha], peak, alpha, metadata)
-    if image.alpha is not None and page.extrasamples[0] == 1:
+    image = to_image(samples, peak, alpha is not None, metadata)
+    if image.alpha is not None and associated:
         straight = torch.where(image.alpha > 0, image.pixels / image.alpha, 0.0)
         note = "colours were divided by the transparency that they were multiplied with"
         metadata = replace(metadata, warnings=(*metadata.warnings, note))
@@ -101,7 +114,7 @@ def write_tiff(image: Image, path: Path) -> list[str]:
     if metadata.xmp:
         extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
     if metadata.iptc:
-        extra.append((_IPTC, 7, len(metadata.iptc), metadata.iptc, True))
+        extra.append((IPTC, 7, len(metadata.iptc), metadata.iptc, True))
     tifffile.imwrite(
         path,
         from_image(image, bits),
@@ -123,12 +136,22 @@ def write_tiff(image: Image, path: Path) -> list[str]:
             append_exif(path, metadata.exif)
         except (ValueError, struct.error):
             return ["the EXIF block could not be written to the TIFF and was left out"]
+        if holds_maker_note(metadata.exif):
+            return ["the MakerNote of the EXIF block does not survive in TIFF and was left out"]
     return []
 
 
-def _check(path: Path, tiff: tifffile.TiffFile, data: mmap) -> None:
+def _first_full(tiff: Any) -> tuple[Any, int]:
+    """Return the first page that is no reduced picture of another, and its number."""
+    if tiff.pages.first.is_reduced:
+        for number, page in enumerate(tiff.pages):
+            if not page.is_reduced:
+                return page, number
+    return tiff.pages.first, 0
+
+
+def _check(path: Path, form: Any, page: Any, data: mmap) -> None:
     """Refuse what tifffile would decode to something else than the picture."""
-    page, form = tiff.pages.first, tiff.tiff
     start = page.offset + form.tagnosize
     count = struct.unpack(form.tagnoformat, data[page.offset : start])[0]
     records = range(start, start + count * form.tagsize, form.tagsize)
@@ -171,9 +194,7 @@ def _decoded(page: Any) -> tuple[NDArray[Any], float, list[str]]:
         notes.append(f"{bits}-bit integers were read as 32-bit floating point")
     elif kind == "f" and bits > 32:
         notes.append(f"{bits}-bit floating point was read as 32-bit")
-    if page.photometric == 0:
-        samples = np.logical_not(samples) if kind == "b" else peak - samples
-    return samples, peak, notes
+    return samples.astype(np.uint8) if kind == "b" else samples, peak, notes
 
 
 def _palette(colormap: Any) -> NDArray[Any]:
