@@ -9,7 +9,7 @@ from restorekit.hub import ModelCard
 from restorekit.image import Image, Layout, Metadata, NoiseProfile, Transfer
 from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.color import srgb_to_linear
-from restorekit.ops.finished_noise import NoiseCurve
+from restorekit.ops.noise_curve import NoiseCurve
 
 COLOUR = ModelCard(
     name="test.colour",
@@ -170,7 +170,7 @@ def test_white_that_was_clipped_is_known_in_linear_light() -> None:
         domain = enter(image, COLOUR, 20.0)
         mean = domain.values.mean((1, 2), keepdim=True).expand_as(domain.values)
         assert (mean < level - 3 / 255).all()
-        (mended,) = domain.unclipped([mean])
+        (mended,) = domain.without_bias([mean])
         torch.testing.assert_close(mended.mean(), torch.tensor(level), rtol=0, atol=1e-3)
 
 

@@ -9,12 +9,12 @@ import torch
 from restorekit.degradations import jpeg
 from restorekit.ops.color import linear_to_srgb, pack_bayer, srgb_to_linear
 from restorekit.ops.finished_noise import (
-    NoiseCurve,
     estimate_noise_std,
     finished_noise,
     noise_by_brightness,
 )
 from restorekit.ops.noise import estimate_noise_profile
+from restorekit.ops.noise_curve import NoiseCurve, curve_of_light
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
 
@@ -267,11 +267,10 @@ def test_photographs_of_cameras_are_known_as_such(shared_data):
 
 
 def test_a_curve_is_straight_between_its_points_and_level_beyond():
-    curve = NoiseCurve((0.2, 0.4, 0.4, 0.8), (0.10, 0.04, 0.04, 0.02))
+    curve = NoiseCurve((0.2, 0.4, 0.4, 0.8), (0.10, 0.04, 0.04, 0.02), overall=0.06)
     brightness = torch.tensor([[0.0, 0.2, 0.3], [0.4, 0.6, 1.0]])
     expected = torch.tensor([[0.10, 0.10, 0.07], [0.04, 0.03, 0.02]])
     torch.testing.assert_close(curve.at(brightness), expected)
-    assert curve.overall == pytest.approx(((0.01 + 2 * 0.0016 + 0.0004) / 4) ** 0.5)
     pixels = torch.tensor([0.1, 0.2, 0.6]).view(3, 1, 1).expand(3, 2, 20)
     torch.testing.assert_close(curve.around(pixels), torch.full((1, 2, 20), 0.07))
 
@@ -285,10 +284,41 @@ def test_noise_of_light_is_told_by_brightness(colours, generator):
     light = light + deviation * torch.randn(light.shape, generator=generator)
     curve = noise_by_brightness(linear_to_srgb(light))
     assert isinstance(curve, NoiseCurve)
+    places = torch.linspace(0.1, 0.9, 9)
+    expected = curve_of_light(2e-3, 4e-3, 0.0, (-1.0, 2.0))
+    torch.testing.assert_close(curve.at(places), expected.at(places), rtol=0.1, atol=0)
+    assert curve.clean is not None
+
+
+def test_noise_that_grows_with_brightness_is_not_of_light(generator):
+    columns = torch.linspace(0.1, 0.9, 640).expand(3, 480, -1)
+    deviation = 0.01 + 0.05 * columns
+    curve = noise_by_brightness(
+        columns + deviation * torch.randn(columns.shape, generator=generator)
+    )
+    assert isinstance(curve, NoiseCurve)
+    assert curve.clean is None
     places = torch.tensor(curve.brightness)
-    slope = (srgb_to_linear(places + 0.01) - srgb_to_linear(places - 0.01)) / 0.02
-    expected = (2e-3 * srgb_to_linear(places) + 4e-3**2).sqrt() / slope
-    torch.testing.assert_close(torch.tensor(curve.deviation), expected, rtol=0.1, atol=0)
+    torch.testing.assert_close(curve.at(places), 0.01 + 0.05 * places, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 2.0)])
+def test_the_mean_of_noise_of_light_leads_back(ends, generator):
+    clean = torch.linspace(0, 1, 40).view(1, 40, 1).repeat_interleave(16, 1)
+    light = srgb_to_linear(clean)
+    noise = torch.randn(1, 640, 6000, generator=generator)
+    noisy = linear_to_srgb((light + (0.02 * light + 0.02**2).sqrt() * noise).clamp(*ends))
+    parts = noisy.view(40, 16 * 6000)
+    curve = curve_of_light(0.02, 0.02, 0.1, ends)
+    torch.testing.assert_close(curve.at(parts.mean(1)), parts.std(1), rtol=0.02, atol=1e-3)
+    mean = parts.mean(1).view(1, 40, 1).repeat_interleave(16, 1).expand(-1, -1, 8)
+    assert (mean - clean).abs().max() > 0.02
+    mended = curve.without_bias(mean, noisy[..., :8])
+    torch.testing.assert_close(
+        mended[:, 8::16], clean[:, 8::16].expand(-1, -1, 8), rtol=0, atol=4e-3
+    )
+    left_alone = noisy[..., :8]
+    assert torch.equal(curve.without_bias(left_alone, left_alone), left_alone)
 
 
 @pytest.mark.parametrize("colours", [1, 3])

@@ -184,7 +184,7 @@ def _denoised(
         noise_std = noise_std * left.sqrt()[None]
     results = [network.inference.run(domain.values, p, noise_std) for p in domain.passes]
     if left is None:
-        results = domain.unclipped(results)
+        results = domain.without_bias(results)
     pixels = entered.with_pixels(domain.leave(results)).to_linear().pixels
     if isinstance(noise, NoiseProfile) and left is not None:
         # The way back expects the noise of one frame in the mean of its roots.

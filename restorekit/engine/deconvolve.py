@@ -35,7 +35,7 @@ from restorekit.ops.deconvolution import (
     pull_seen,
     transfer_function,
 )
-from restorekit.ops.finished_noise import NoiseCurve
+from restorekit.ops.noise_curve import NoiseCurve
 from restorekit.ops.orientation import stored
 
 TURNS = 8

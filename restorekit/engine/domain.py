@@ -16,14 +16,10 @@ from restorekit.models.registry import ModelSpec, NoiseInput
 from restorekit.ops.anscombe import Stabiliser
 from restorekit.ops.clipping import unclipped
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
-from restorekit.ops.finished_noise import (
-    FinishedNoise,
-    NoiseCurve,
-    finished_noise,
-    noise_by_brightness,
-)
+from restorekit.ops.finished_noise import FinishedNoise, finished_noise, noise_by_brightness
 from restorekit.ops.hot_pixels import repaired
 from restorekit.ops.noise import estimate_noise_profile
+from restorekit.ops.noise_curve import NoiseCurve
 from restorekit.tasks import Task
 
 _BORROWED = {
@@ -60,6 +56,7 @@ class Domain:
         decode: from network units to those of the picture, plane by plane; None for the same.
         deviation: of the noise of a finished picture, which black and white may clip, in those
             units, a number or a (1, H, W) map; None where it is not known.
+        curve: of that noise, where it depends on brightness.
     """
 
     values: Tensor
@@ -68,6 +65,7 @@ class Domain:
     original: Image
     decode: Callable[[Tensor], Tensor] | None = None
     deviation: NoiseStd = None
+    curve: NoiseCurve | None = None
 
     def crop(self, x: int, y: int, width: int, height: int) -> Domain:
         """Return the rectangle at column x, row y; it must lie inside."""
@@ -84,14 +82,22 @@ class Domain:
             deviation=deviation,
         )
 
-    def unclipped(self, restored: Sequence[Tensor]) -> list[Tensor]:
-        """Return restored values as if the noise had not been clipped, one result a pass."""
+    def without_bias(self, restored: Sequence[Tensor]) -> list[Tensor]:
+        """Return restored values as if the noise had neither been clipped nor bent by encoding.
+
+        Args:
+            restored: one (planes, H, W) result a pass.
+        """
         if self.deviation is None:
             return list(restored)
-        return [
-            unclipped(result, self.values[list(planes)], self.deviation)
-            for planes, result in zip(self.passes, restored, strict=True)
-        ]
+        results = []
+        for planes, result in zip(self.passes, restored, strict=True):
+            seen = self.values[list(planes)]
+            if self.curve and self.curve.clean:
+                results.append(self.curve.without_bias(result, seen))
+            else:
+                results.append(unclipped(result, seen, self.deviation))
+        return results
 
     def leave(self, restored: Sequence[Tensor]) -> Tensor:
         """Return restored pixels in the units of the picture.
@@ -291,6 +297,7 @@ def enter(image: Image, card: ModelCard, noise: Noise) -> Domain:
     if isinstance(noise, NoiseProfile):
         return _stabilised(image, noise, passes)
     deviation: NoiseStd
+    curve = noise if isinstance(noise, NoiseCurve) else None
     if isinstance(noise, NoiseCurve):
         deviation = noise.around(image.to_srgb().pixels)
     else:
@@ -299,10 +306,10 @@ def enter(image: Image, card: ModelCard, noise: Noise) -> Domain:
     if told is not None and image.layout is Layout.GRAY and card.layout == Layout.RGB.value:
         told = told * _GRAY_AS_COLOUR
     if image.transfer.value == card.transfer:
-        return Domain(image.pixels, told, passes, image, deviation=deviation)
+        return Domain(image.pixels, told, passes, image, None, deviation, curve)
     pixels = image.pixels
     if image.transfer is Transfer.LINEAR:
-        return Domain(linear_to_srgb(pixels), told, passes, image, srgb_to_linear, deviation)
+        return Domain(linear_to_srgb(pixels), told, passes, image, srgb_to_linear, deviation, curve)
     return Domain(srgb_to_linear(pixels), told, passes, image, linear_to_srgb, deviation)
 
 

@@ -163,7 +163,7 @@ class _Network:
         def restored(run: Callable[[Tensor, NoiseStd], Tensor], *, tiled: bool) -> Restored:
             started = time.perf_counter()
             results = [run(domain.values[list(p)], domain.noise_std) for p in domain.passes]
-            results = domain.unclipped(results)
+            results = domain.without_bias(results)
             seconds = time.perf_counter() - started
             return Restored(domain.leave(results), seconds, tiled)
 

@@ -180,7 +180,7 @@ def _restore(
         domain = enter(sound, model.card, noise)
         results = [inference.run(domain.values, p, domain.noise_std, box) for p in domain.passes]
         domain = domain.crop(*rectangle)
-        results = domain.unclipped(results)
+        results = domain.without_bias(results)
         if task is not None and not task.takes_noise_level:
             seen = (domain.values[list(planes)] for planes in domain.passes)
             results = [guarded(*pair) for pair in zip(seen, results, strict=True)]

@@ -19,7 +19,7 @@ from restorekit.errors import (
     unforeseen,
 )
 from restorekit.image import Image, NoiseProfile
-from restorekit.ops.finished_noise import NoiseCurve
+from restorekit.ops.noise_curve import NoiseCurve
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from restorekit.ops.clipping import at_ends
-from restorekit.ops.curve import interpolated
-from restorekit.ops.noise import bands, residual
+from restorekit.ops.color import srgb_to_linear
+from restorekit.ops.noise import bands, estimate_noise_profile, residual
+from restorekit.ops.noise_curve import NoiseCurve, curve_of_light
 
 _PATCH = 6
 _SURROUNDINGS = 24
@@ -21,8 +22,7 @@ _PATCHES = 40_000
 _FLATTEST, _NEEDED = 0.1, 4
 """Share of the patches, and how many a covariance needs for each of its rows."""
 _RANGES, _FLATTEST_OF_RANGE, _NEEDED_OF_RANGE = 6, 0.15, 24
-_AROUND = 7
-_UNEVEN, _CLIPPED = 1.25, 0.15
+_UNEVEN, _ALIKE, _CLIPPED = 1.25, 1.4, 0.15
 _COARSER, _COARSER_IN_SMALL = 1.25, 1.4
 _TELLING = 0.25
 _LUMA, _SHARED = 0.1, 16.0
@@ -54,39 +54,12 @@ def estimate_noise_std(pixels: Tensor) -> float:
     return together if together > 0.5 * each else each
 
 
-@dataclass(frozen=True)
-class NoiseCurve:
-    """Describe white noise in an encoded picture that is not as strong everywhere.
-
-    Attributes:
-        brightness: in [0, 1], ascending, the mean of the colours; as many pixels lie around each.
-        deviation: at each, in units of white; between two of them on a straight line.
-    """
-
-    brightness: tuple[float, ...]
-    deviation: tuple[float, ...]
-
-    @property
-    def overall(self) -> float:
-        """Return the deviation in the whole picture, in units of white."""
-        return float(torch.tensor(self.deviation).square().mean().sqrt())
-
-    def at(self, brightness: Tensor) -> Tensor:
-        """Return the deviation at each brightness."""
-        places, heights = torch.tensor(self.brightness), torch.tensor(self.deviation)
-        return interpolated(places, heights, brightness)
-
-    def around(self, pixels: Tensor) -> Tensor:
-        """Return the (1, H, W) deviation at the mean brightness around each of (C, H, W) pixels."""
-        mean = pixels.float().mean(0, keepdim=True)
-        half = _AROUND // 2
-        return self.at(functional.avg_pool2d(mean, _AROUND, 1, half, count_include_pad=False))
-
-
 def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
     """Estimate the deviation of white noise, where it clearly differs in six ranges of brightness.
 
-    Noise of one strength, and that of small pictures, is told by estimate_noise_std.
+    Where these are as if noise of linear light had been encoded, its profile is told more exactly,
+    and what its mean is too. Noise of one strength, and that of small pictures, is told by
+    estimate_noise_std.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey.
@@ -96,7 +69,13 @@ def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
     """
     planes = bands(pixels.float())
     even = estimate_noise_std(planes)
-    return _levels(planes).uneven(even, alone=len(planes) == 1) or even
+    curve = _levels(planes).uneven(even, alone=len(planes) == 1)
+    if curve is None:
+        return even
+    light = _noise_of_light(planes, curve.overall)
+    ratio = light.at(torch.tensor(curve.brightness)) / torch.tensor(curve.deviation)
+    alike = ratio.min() > 1 / _ALIKE and ratio.max() < _ALIKE
+    return light if alike else curve
 
 
 @dataclass(frozen=True)
@@ -193,7 +172,7 @@ class _Levels:
         if alone:
             deviation = tuple(accumulate(deviation, min))
         differs = max(deviation) > _UNEVEN * min(deviation)
-        return NoiseCurve(self.curve.brightness, deviation) if differs else None
+        return _measured(self.curve.brightness, deviation) if differs else None
 
 
 def _levels(planes: Tensor) -> _Levels:
@@ -227,7 +206,21 @@ def _levels(planes: Tensor) -> _Levels:
     levels.sort()
     places, often, deviation = zip(*levels, strict=True)
     together = float(torch.tensor(shared).median()) if shared else 1.0
-    return _Levels(NoiseCurve(places, deviation), often, together)
+    return _Levels(_measured(places, deviation), often, together)
+
+
+def _noise_of_light(planes: Tensor, overall: float) -> NoiseCurve:
+    """Return how noise shows that was added to the linear light of encoded planes."""
+    profile = estimate_noise_profile(srgb_to_linear(planes))
+    black = float(planes.min()) >= 0
+    white = float(planes.max()) <= 1
+    return curve_of_light(*profile, overall, (0.0 if black else -1.0, 1.0 if white else 2.0))
+
+
+def _measured(brightness: tuple[float, ...], deviation: tuple[float, ...]) -> NoiseCurve:
+    """Return a curve around each of whose points lie as many pixels."""
+    overall = float(torch.tensor(deviation).square().mean().sqrt())
+    return NoiseCurve(brightness, deviation, overall)
 
 
 def _shared(covariance: Tensor) -> float:
