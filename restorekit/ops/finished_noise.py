@@ -13,7 +13,7 @@ from torch.nn import functional
 from restorekit.ops.clipping import at_ends
 from restorekit.ops.color import srgb_to_linear
 from restorekit.ops.noise import bands, estimate_noise_profile, residual
-from restorekit.ops.noise_curve import NoiseCurve, curve_of_light
+from restorekit.ops.noise_curve import NoiseCurve, curve_of_light, curve_of_white
 
 _PATCH = 6
 _SURROUNDINGS = 24
@@ -22,7 +22,10 @@ _PATCHES = 40_000
 _FLATTEST, _NEEDED = 0.1, 4
 """Share of the patches, and how many a covariance needs for each of its rows."""
 _RANGES, _FLATTEST_OF_RANGE, _NEEDED_OF_RANGE = 6, 0.15, 24
-_UNEVEN, _ALIKE, _CLIPPED = 1.25, 1.4, 0.15
+_UNEVEN, _CLIPPED = 1.25, 0.15
+_ALIKE, _SPREAD, _EXPLAINED = 1.4, 0.05, 1.3
+"""How near noise of light must be to each range, and how far ranges spread about that of one
+strength at least, in the logarithm and beside their spread about noise of light."""
 _COARSER, _COARSER_IN_SMALL = 1.25, 1.4
 _TELLING = 0.25
 _LUMA, _SHARED = 0.1, 16.0
@@ -55,11 +58,11 @@ def estimate_noise_std(pixels: Tensor) -> float:
 
 
 def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
-    """Estimate the deviation of white noise, where it clearly differs in six ranges of brightness.
+    """Estimate the deviation of white noise, where it differs in six ranges of brightness.
 
-    Where these are as if noise of linear light had been encoded, its profile is told more exactly,
-    and what its mean is too. Noise of one strength, and that of small pictures, is told by
-    estimate_noise_std.
+    Where noise of linear light that was encoded explains the ranges, its profile tells more than
+    they, and what its mean is. Of any other noise only clear differences count. Noise of one
+    strength, and that of small pictures, is told by estimate_noise_std.
 
     Args:
         pixels: (C, H, W) in [0, 1], colour or grey.
@@ -69,13 +72,15 @@ def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
     """
     planes = bands(pixels.float())
     even = estimate_noise_std(planes)
-    curve = _levels(planes).uneven(even, alone=len(planes) == 1)
-    if curve is None:
-        return even
-    light = _noise_of_light(planes, curve.overall)
-    ratio = light.at(torch.tensor(curve.brightness)) / torch.tensor(curve.deviation)
-    alike = ratio.min() > 1 / _ALIKE and ratio.max() < _ALIKE
-    return light if alike else curve
+    levels, alone = _levels(planes), len(planes) == 1
+    curve = levels.uneven(even, alone=alone)
+    if even and (curve or not alone):
+        ends = float(planes.min().clamp_max(0)), float(planes.max().clamp_min(1))
+        profile = estimate_noise_profile(srgb_to_linear(planes))
+        light = curve_of_light(*profile, curve.overall if curve else even, ends)
+        if levels.explained_by(light, rather_than=curve_of_white(even, ends)):
+            return light
+    return curve or even
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,16 @@ class _Levels:
         differs = max(deviation) > _UNEVEN * min(deviation)
         return _measured(self.curve.brightness, deviation) if differs else None
 
+    def explained_by(self, light: NoiseCurve, *, rather_than: NoiseCurve) -> bool:
+        """Return whether one curve tells why the ranges differ, as another does not."""
+        if self.curve is None:
+            return False
+        places, measured = torch.tensor(self.curve.brightness), torch.tensor(self.curve.deviation)
+        left, by_other = ((measured / each.at(places)).log() for each in (light, rather_than))
+        spread, unexplained = (float(x.std(correction=0)) for x in (by_other, left))
+        near = bool(left.abs().max() < math.log(_ALIKE))
+        return near and spread > max(_SPREAD, _EXPLAINED * unexplained)
+
 
 def _levels(planes: Tensor) -> _Levels:
     """Measure white noise in ranges of brightness with as many pixels each.
@@ -207,14 +222,6 @@ def _levels(planes: Tensor) -> _Levels:
     places, often, deviation = zip(*levels, strict=True)
     together = float(torch.tensor(shared).median()) if shared else 1.0
     return _Levels(_measured(places, deviation), often, together)
-
-
-def _noise_of_light(planes: Tensor, overall: float) -> NoiseCurve:
-    """Return how noise shows that was added to the linear light of encoded planes."""
-    profile = estimate_noise_profile(srgb_to_linear(planes))
-    black = float(planes.min()) >= 0
-    white = float(planes.max()) <= 1
-    return curve_of_light(*profile, overall, (0.0 if black else -1.0, 1.0 if white else 2.0))
 
 
 def _measured(brightness: tuple[float, ...], deviation: tuple[float, ...]) -> NoiseCurve:

@@ -73,19 +73,34 @@ def curve_of_light(
         overall: deviation in the whole encoded picture.
         ends: between which linear values lie.
     """
-    clean = torch.linspace(0, 1, _PLACES, dtype=torch.float64)
-    steps = torch.linspace(-_REACH, _REACH, _NODES, dtype=torch.float64)
-    weights = torch.softmax(-(steps**2) / 2, 0)
-    light = srgb_to_linear(clean)
-    noisy = light[:, None] + (shot * light + read**2).sqrt()[:, None] * steps
-    shown = linear_to_srgb(noisy.clamp(*ends))
+    light = srgb_to_linear(_places())
+    noisy = light[:, None] + (shot * light + read**2).sqrt()[:, None] * _steps()
+    return _curve(linear_to_srgb(noisy.clamp(*ends)), overall)
+
+
+def curve_of_white(std: float, ends: tuple[float, float]) -> NoiseCurve:
+    """Return how noise of one strength shows that is cut off at the ends of an encoded picture."""
+    return _curve((_places()[:, None] + std * _steps()).clamp(*ends), std)
+
+
+def _places() -> Tensor:
+    return torch.linspace(0, 1, _PLACES, dtype=torch.float64)
+
+
+def _steps() -> Tensor:
+    return torch.linspace(-_REACH, _REACH, _NODES, dtype=torch.float64)
+
+
+def _curve(shown: Tensor, overall: float) -> NoiseCurve:
+    """Return the curve of (places, steps) values that steps of the deviation give at places."""
+    weights = torch.softmax(-(_steps() ** 2) / 2, 0)
     mean = shown @ weights
     deviation = ((shown - mean[:, None]).square() @ weights).sqrt()
     return NoiseCurve(
         brightness=tuple(mean.tolist()),
         deviation=tuple(deviation.tolist()),
         overall=overall,
-        clean=tuple(clean.tolist()),
+        clean=tuple(_places().tolist()),
     )
 
 
