@@ -139,6 +139,21 @@ def test_an_unrelated_frame_is_rejected_and_named() -> None:
     assert torch.equal(merged.pixels, without.pixels)
 
 
+def test_a_sharp_frame_that_fits_no_other_is_not_the_reference() -> None:
+    clean = clean_mosaics(coloured(240, 280, seed=3), 3)
+    stranger = texture(240 - 2 * MARGIN, 280 - 2 * MARGIN, seed=4, channels=4)
+    frames = in_memory(shots([*clean, stranger], GAINS[0]), reference=3)
+    merged, report = merge_burst(frames, mean_of_burst(), identity(), CPU)
+    assert sorted(frame.status for frame in report.frames[:3]) == ["merged", "merged", "reference"]
+    assert report.frames[3].status == "rejected"
+    middle = (slice(None), slice(20, -20), slice(20, -20))
+    first = next(i for i, frame in enumerate(report.frames) if frame.status == "reference")
+    alone, left = (
+        p[middle] - clean[first][middle] for p in (frames[first].load().pixels, merged.pixels)
+    )
+    assert (left.std((1, 2)) < 0.85 * alone.std((1, 2))).all()
+
+
 def test_a_frame_alone_gives_the_single_frame_result(denoiser: LoadedModel) -> None:
     pair = [texture(96, 128, seed=seed, channels=4) for seed in (5, 6)]
     frames = in_memory(shots(pair, GAINS[2]), reference=0)

@@ -78,6 +78,16 @@ def test_verify_checks_every_bundled_model(run: Run, bundle: Path) -> None:
     assert summary == "restorekit: error: 1 of 1 models did not pass"
 
 
+def test_verify_says_where_there_is_nothing_to_compare(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    for name, content in stored(b"weights", sha256="").items():
+        (tmp_path / name).write_bytes(content)
+    code, _, err = run("verify", tmp_path)
+    assert code == 0
+    assert "states no sha256" in err
+
+
 def test_verify_goes_on_after_a_mismatch(run: Run, bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

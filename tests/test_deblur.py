@@ -16,7 +16,7 @@ from restorekit.degradations import convolve, disk_psf, shake_psf
 from restorekit.engine.deconvolve import deconvolve
 from restorekit.engine.picture import RestoreOptions
 from restorekit.engine.psf import read_psf
-from restorekit.errors import DecodeError, UsageError
+from restorekit.errors import DecodeError, NoInputError, UsageError
 from restorekit.hub import LoadedModel, load_model
 from restorekit.image import Image, Layout, Metadata, Transfer
 from restorekit.metrics import psnr
@@ -179,7 +179,7 @@ def test_files_that_are_no_psf(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(DecodeError, match=r"psf\.png"):
         read_psf(path)
-    with pytest.raises(DecodeError, match="none"):
+    with pytest.raises(NoInputError, match="none"):
         read_psf(tmp_path / "none.png")
 
 

@@ -59,6 +59,8 @@ class TestModelCard:
             ({"file": "model.pth"}, "safetensors file name"),
             ({"transfer": "gamma"}, "'transfer'"),
             ({"layout": "cmyk"}, "'layout'"),
+            ({"scores": {"drawn pictures": "high"}}, "'drawn pictures' .* no number"),
+            ({"scores": {"drawn pictures": float("nan")}}, "'drawn pictures' .* no number"),
         ],
     )
     def test_fields_are_checked(self, changes: dict[str, object], complaint: str | None) -> None:
@@ -202,6 +204,13 @@ class TestFolder:
         card = hub.save_model(*tiny(), tmp_path)
         (tmp_path / "config.json").write_text(replace(card, **changes).to_text())  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=r"cannot build kbnet_s\.test from its card"):
+            hub.load_model(str(tmp_path))
+
+    def test_a_card_of_other_planes_is_a_config_error(self, tmp_path: Path) -> None:
+        card = hub.save_model(*tiny(), tmp_path)
+        other = "gray" if card.layout == "rgb" else "rgb"
+        (tmp_path / "config.json").write_text(replace(card, layout=other).to_text())
+        with pytest.raises(ConfigError, match=f"says {other}, but its network takes"):
             hub.load_model(str(tmp_path))
 
     def test_a_folder_without_a_card(self, tmp_path: Path) -> None:

@@ -358,6 +358,36 @@ def test_pairs_need_a_network_that_is_not_told_the_noise(tmp_path: Path) -> None
         train(config(tmp_path / "data", tmp_path / "run", pairs=True))
 
 
+def test_a_log_that_was_cut_off_goes_on(photographs: Path, tmp_path: Path) -> None:
+    calls = iter(range(100))
+    changes = {"validate_every": 1}
+    train(config(photographs, tmp_path / "run", **changes), stop=lambda: next(calls) == 2)
+    log = tmp_path / "run" / LOG_FILE
+    with log.open("a") as file:
+        file.write('{"step": 3, "lo')
+    train(config(photographs, tmp_path / "run", **changes), resume=True)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / LOG_FILE).write_text(log.read_text())
+    train(config(photographs, tmp_path / "again", **changes))
+    assert len((tmp_path / "again" / LOG_FILE).read_text().splitlines()) == len(steps)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", [1, 2], {"model": {}}])
+def test_what_is_no_checkpoint_is_refused(
+    photographs: Path, tmp_path: Path, content: object
+) -> None:
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    path.parent.mkdir()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ConfigError, match="is it of another run"):
+        train(config(photographs, tmp_path / "run"), resume=True)
+
+
 def test_a_checkpoint_older_than_a_setting_goes_on(photographs: Path, tmp_path: Path) -> None:
     calls = iter(range(100))
     train(config(photographs, tmp_path / "run"), stop=lambda: next(calls) == 2)
@@ -377,6 +407,7 @@ def test_a_checkpoint_older_than_a_setting_goes_on(photographs: Path, tmp_path: 
         ("step = 3", "unknown settings: step"),
         ("steps = 'many'", "steps of the recipe should be of type int"),
         ("steps = 0", "steps must be above 0"),
+        ("dtype = 'int8'", "'int8' is no dtype"),
         ("loss = 'l7'", "no loss 'l7'"),
         ("task = 'bake'", "no task 'bake'"),
         ("task = 'derain'\nsigma = [0, 25]", "derain takes no sigma"),

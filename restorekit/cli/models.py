@@ -79,12 +79,14 @@ def verify(
     offline: Offline = False,
 ) -> None:
     """Compute the sha256 of models again and compare it with their cards; exit 69 on a mismatch."""
-    from restorekit.hub import DRAWN_SCORE, bundled_cards, fetch
+    from restorekit.hub import DRAWN_SCORE, bundled_cards, fetch, find_card
 
     references = models or list(bundled_cards())
     cards = []
     for reference in references:
         try:
+            if not find_card(reference, offline=offline).sha256:
+                say(f"warning: the card of {reference} states no sha256 to compare with")
             card = fetch(reference, offline=offline)[0]
             cards.append(_scored(reference, card, offline=offline) if scores else card)
         except UnavailableError as error:

@@ -108,17 +108,12 @@ def merge_burst(
     if most < 2:
         raise UsageError(f"{model.card.name} is a model for single pictures; choose another")
     first, *others = by_sharpness(frames)
+    image, stack, reports = _stacked(frames, first, others, most, reporter)
+    if len(others) > 1 and stack.count == 1:  # the sharpest fits none
+        first, *others = others[0], first, *others[1:]
+        image, stack, reports = _stacked(frames, first, others, most, reporter)
     reference = frames[first]
-    image = reference.load()
     given = reference.noise if image.layout is Layout.BAYER else options.noise
-    stack = Stack(image, reference, most)
-    stated = (reference.noise.shot, reference.noise.read)
-    reports = {first: FrameReport(reference.name, "reference", noise=stated)}
-    reporter.start(len(others), "frames")
-    for index in others:
-        reports[index] = stack.add(frames[index])
-        reporter.advance()
-    reporter.finish()
     merging, denoising = (
         _Network(each, Inference(each.model, options.device, options.dtype, options.tile, reporter))
         for each in (model, denoiser)
@@ -153,6 +148,23 @@ def merge_burst(
         frames=tuple(reports[index] for index in range(len(frames))),
     )
     return _finished(image, pixels, reference.noise, float(left.mean())), report
+
+
+def _stacked(
+    frames: Sequence[Frame], first: int, others: Sequence[int], most: int, reporter: Reporter
+) -> tuple[Image, Stack, dict[int, FrameReport]]:
+    """Lay frames on the first, and return it with what became of each."""
+    reference = frames[first]
+    image = reference.load()
+    stack = Stack(image, reference, most)
+    noise = (reference.noise.shot, reference.noise.read)
+    reports = {first: FrameReport(reference.name, "reference", noise=noise)}
+    reporter.start(len(others), "frames")
+    for index in others:
+        reports[index] = stack.add(frames[index])
+        reporter.advance()
+    reporter.finish()
+    return image, stack, reports
 
 
 def _denoised(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from restorekit import io
-from restorekit.errors import UsageError
+from restorekit.errors import NoInputError, UsageError
 from restorekit.image import Layout
 from restorekit.ops.orientation import upright
 
@@ -24,8 +25,11 @@ def read_psf(path: Path) -> Tensor:
 
     Raises:
         UsageError: all of its pixels have one value, or it is the mosaic of a RAW file.
-        DecodeError: the file cannot be read.
+        NoInputError: there is no such file.
+        DecodeError: it cannot be read.
     """
+    if not os.path.exists(path):
+        raise NoInputError(f"{path}: no such file")
     image = io.read_image(path)
     if image.layout is Layout.BAYER:
         raise UsageError(f"{path}: a PSF is a grey picture, no RAW file; develop it first")

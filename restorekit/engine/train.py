@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +96,13 @@ def train(
                 trainer.load()
             elif trainer.checkpoint.exists():
                 raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
+            elif trainer.log is not None:
+                trainer.log.cut(0)
             return trainer.run(stop)
+
+
+_STATE = {"config", "model", "average", "optimiser", "scaler", "step", "seconds", "best", "scores"}
+"""What a checkpoint holds."""
 
 
 class _Objective(nn.Module):
@@ -156,10 +161,13 @@ class _Trainer:
 
     def load(self) -> None:
         """Take up the state of the run folder's checkpoint."""
+        strange = f"{self.checkpoint} cannot be read; is it of another run?"
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError, UnpicklingError) as error:
-            raise ConfigError(f"{self.checkpoint} cannot be read; is it of another run?") from error
+        except Exception as error:  # a damaged pickle may fail in any way
+            raise ConfigError(strange) from error
+        if not isinstance(state, dict) or _STATE - state.keys():
+            raise ConfigError(strange)
         if differing := differences(state["config"], self.config):
             raise ConfigError(
                 f"{self.checkpoint} comes from a run with other settings: {'; '.join(differing)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,21 @@ class TrainingLog:
             self._writer.flush()
 
     def cut(self, step: int) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint."""
+        """Drop the lines that a killed run wrote after its last checkpoint, or cut off."""
         path = self._folder / LOG_FILE
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step(line) <= step]
         with atomic_path(path) as part:
             part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step(line: str) -> float:
+    """Return the step of a line, infinite where it is cut off."""
+    with suppress(ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    return math.inf
 
 
 def _tensorboard(folder: Path) -> Any:

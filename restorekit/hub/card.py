@@ -76,6 +76,9 @@ class ModelCard:
             if not isinstance(values[name], kind) and (f.default is not None or values[name]):
                 raise ConfigError(f"{name!r} of the model card has the wrong type")
         card = cls(**values)
+        for name, score in card.scores.items():
+            if isinstance(score, bool) or not isinstance(score, float | int) or score != score:
+                raise ConfigError(f"the score {name!r} of the model card is no number")
         if Path(card.file).name != card.file or not card.file.endswith(".safetensors"):
             raise ConfigError(f"'file' of the model card is no safetensors file name: {card.file}")
         if card.transfer not in ("linear", "srgb"):

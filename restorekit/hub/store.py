@@ -174,6 +174,7 @@ def load_model(reference: str, *, offline: bool = False) -> LoadedModel:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from restorekit.image import Layout
     from restorekit.models import create_model
     from restorekit.models.convert import load_tensors
 
@@ -186,6 +187,12 @@ def load_model(reference: str, *, offline: bool = False) -> LoadedModel:
         model = create_model(card.architecture, card.config)
     except ConfigError as error:
         raise ConfigError(f"cannot build {card.name} from its card: {error}") from error
+    planes = Layout(card.layout).planes * model.spec.frames
+    if (model.spec.in_channels, model.spec.out_channels) != (planes, planes // model.spec.frames):
+        raise ConfigError(
+            f"the card of {card.name} says {card.layout}, but its network takes "
+            f"{model.spec.in_channels} planes and returns {model.spec.out_channels}"
+        )
     try:
         load_tensors(model, tensors)
     except ConfigError as error:

@@ -159,6 +159,7 @@ class Architecture:
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def register_model(name: str, config_type: type[Any], *, tiny: Any) -> Callable[[Any], Any]:
@@ -221,7 +222,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def torch_dtype(name: str) -> torch.dtype:
     """Return the dtype of a name such as bfloat16."""
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"{name!r} is no dtype")
+    if name not in _DTYPES:
+        raise ConfigError(f"{name!r} is no dtype; choose one of {', '.join(_DTYPES)}")
+    dtype: torch.dtype = getattr(torch, name)
     return dtype
