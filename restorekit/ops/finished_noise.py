@@ -23,9 +23,12 @@ _FLATTEST, _NEEDED = 0.1, 4
 """Share of the patches, and how many a covariance needs for each of its rows."""
 _RANGES, _FLATTEST_OF_RANGE, _NEEDED_OF_RANGE = 6, 0.15, 24
 _UNEVEN, _CLIPPED = 1.25, 0.15
-_ALIKE, _SPREAD, _EXPLAINED = 1.4, 0.05, 1.3
-"""How near noise of light must be to each range, and how far ranges spread about that of one
-strength at least, in the logarithm and beside their spread about noise of light."""
+_ALIKE, _HARDLY_ALIKE, _FEWEST = 0.2, 0.33, 3
+"""How near noise of light must be to most of its ranges and to each, in the logarithm, and to how
+many that are not clipped."""
+_SPREAD, _EXPLAINED = 0.05, 1.3
+"""How far ranges spread about noise of one strength at least, in the logarithm, and beside their
+spread about noise of light."""
 _COARSER, _COARSER_IN_SMALL = 1.25, 1.4
 _TELLING = 0.25
 _LUMA, _SHARED = 0.1, 16.0
@@ -181,13 +184,14 @@ class _Levels:
 
     def explained_by(self, light: NoiseCurve, *, rather_than: NoiseCurve) -> bool:
         """Return whether one curve tells why the ranges differ, as another does not."""
-        if self.curve is None:
+        seen = torch.tensor(self.clipped) <= _CLIPPED
+        if self.curve is None or seen.count_nonzero() < _FEWEST:
             return False
         places, measured = torch.tensor(self.curve.brightness), torch.tensor(self.curve.deviation)
-        left, by_other = ((measured / each.at(places)).log() for each in (light, rather_than))
+        left, by_other = ((measured / each.at(places)).log()[seen] for each in (light, rather_than))
         spread, unexplained = (float(x.std(correction=0)) for x in (by_other, left))
-        near = bool(left.abs().max() < math.log(_ALIKE))
-        return near and spread > max(_SPREAD, _EXPLAINED * unexplained)
+        near = left.abs().median() < _ALIKE and left.abs().max() < _HARDLY_ALIKE
+        return bool(near) and spread > max(_SPREAD, _EXPLAINED * unexplained)
 
 
 def _levels(planes: Tensor) -> _Levels:
