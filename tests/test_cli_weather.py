@@ -87,7 +87,7 @@ def test_what_the_commands_refuse(run: Run, model: Model, tmp_path: Path) -> Non
         (2, "larger than the picture", ("deblur", source, "--psf", wide)),
         (2, "is an input", ("deblur", source, "--psf", psf, "--compare", psf, *over)),
         (73, "is an input", ("deblur", source, "--psf", psf, "-o", psf, *over)),
-        (65, "none.png", ("deblur", source, "--psf", tmp_path / "none.png")),
+        (66, "none.png", ("deblur", source, "--psf", tmp_path / "none.png")),
     ]
     before = sorted(tmp_path.iterdir())
     for code, message, words in refused:

@@ -109,7 +109,7 @@ def merge_burst(
         raise UsageError(f"{model.card.name} is a model for single pictures; choose another")
     first, *others = by_sharpness(frames)
     image, stack, reports = _stacked(frames, first, others, most, reporter)
-    if len(others) > 1 and stack.count == 1:  # the sharpest fits none
+    if len(others) > 1 and all(reports[index].shift is None for index in others):  # it fits none
         first, *others = others[0], first, *others[1:]
         image, stack, reports = _stacked(frames, first, others, most, reporter)
     reference = frames[first]
