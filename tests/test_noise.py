@@ -9,12 +9,12 @@ import torch
 from restorekit.degradations import jpeg
 from restorekit.ops.color import linear_to_srgb, pack_bayer, srgb_to_linear
 from restorekit.ops.finished_noise import (
-    estimate_noise_std,
     finished_noise,
     noise_by_brightness,
 )
 from restorekit.ops.noise import estimate_noise_profile
 from restorekit.ops.noise_curve import NoiseCurve, curve_of_light
+from restorekit.ops.white_noise import estimate_noise_std
 
 GAINS = ((5e-3, 1e-3), (2e-2, 4.3e-3), (5e-2, 1e-2), (8e-2, 2.3e-2))
 

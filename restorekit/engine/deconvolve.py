@@ -94,9 +94,9 @@ def deconvolve(
     rows, columns = psf.shape
     inference = Inference(prior.model, options.device, options.dtype, options.tile, reporter)
     x, y, width, height = stored_part(image, options.crop)
-    columns, rows = (size + prior.model.spec.overlap for size in (columns, rows))
-    left, top = max(x - columns, 0), max(y - rows, 0)
-    right, bottom = min(x + width + columns, image.width), min(y + height + rows, image.height)
+    across, down = columns + prior.model.spec.overlap, rows + prior.model.spec.overlap
+    left, top = max(x - across, 0), max(y - down, 0)
+    right, bottom = min(x + width + across, image.width), min(y + height + down, image.height)
     around = image.crop(left, top, right - left, bottom - top).to_linear()
 
     def denoise(light: Tensor, told: float) -> Tensor:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,13 +97,9 @@ def train(
                 trainer.load()
             elif trainer.checkpoint.exists():
                 raise ConfigError(f"{config.run} holds a run already; --resume goes on with it")
-            elif trainer.log is not None:
-                trainer.log.cut(0)
+            if trainer.log is not None:
+                trainer.log.cut(trainer.step)
             return trainer.run(stop)
-
-
-_STATE = {"config", "model", "average", "optimiser", "scaler", "step", "seconds", "best", "scores"}
-"""What a checkpoint holds."""
 
 
 class _Objective(nn.Module):
@@ -166,7 +163,7 @@ class _Trainer:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         except Exception as error:  # a damaged pickle may fail in any way
             raise ConfigError(strange) from error
-        if not isinstance(state, dict) or _STATE - state.keys():
+        if not isinstance(state, dict) or self._state().keys() - state.keys():
             raise ConfigError(strange)
         if differing := differences(state["config"], self.config):
             raise ConfigError(
@@ -178,24 +175,25 @@ class _Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.scores = state["best"], state["scores"]
-        if self.log is not None:
-            self.log.cut(self.step)
+
+    def _state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "config": binding_settings(self.config),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "scores": self.scores,
+        }
 
     def _save(self) -> None:
         if not self.processes.rank:
-            state = {
-                "config": binding_settings(self.config),
-                "model": self.model.state_dict(),
-                "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "best": self.best,
-                "scores": self.scores,
-            }
             with atomic_path(self.checkpoint) as part:
-                torch.save(state, part)
+                torch.save(self._state(), part)
             save_model(self._averaged_model(), self._card(), self.folder)
         self.processes.wait()
 

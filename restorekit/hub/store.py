@@ -187,11 +187,11 @@ def load_model(reference: str, *, offline: bool = False) -> LoadedModel:
         model = create_model(card.architecture, card.config)
     except ConfigError as error:
         raise ConfigError(f"cannot build {card.name} from its card: {error}") from error
-    planes = Layout(card.layout).planes * model.spec.frames
-    if (model.spec.in_channels, model.spec.out_channels) != (planes, planes // model.spec.frames):
+    spec, planes = model.spec, Layout(card.layout).planes
+    if (spec.in_channels, spec.out_channels) != (planes * spec.frames, planes):
         raise ConfigError(
             f"the card of {card.name} says {card.layout}, but its network takes "
-            f"{model.spec.in_channels} planes and returns {model.spec.out_channels}"
+            f"{spec.in_channels} planes and returns {spec.out_channels}"
         )
     try:
         load_tensors(model, tensors)

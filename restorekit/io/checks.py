@@ -39,10 +39,10 @@ def why_unread(path: Path) -> str:
         head = file.read(12)
     if re.match(rb"....ftypavi[fs]", head, re.DOTALL):
         return "the file is damaged or cut off"
-    starts = (name for start, name in _UNREAD_STARTS.items() if re.match(start, head, re.DOTALL))
-    name = next(starts, UNREAD_SUFFIXES.get(path.suffix.lower()))
     if head.startswith(b"\xff\xd8\xff"):
         return "the JPEG is damaged, or of 12 bits or lossless, which is not supported"
+    starts = (name for start, name in _UNREAD_STARTS.items() if re.match(start, head, re.DOTALL))
+    name = next(starts, UNREAD_SUFFIXES.get(path.suffix.lower()))
     if name is None:
         return "this is no picture in a known format"
     return (

@@ -1,4 +1,4 @@
-"""Estimate the noise of an encoded picture from the picture alone."""
+"""Tell the noise of an encoded picture by its ranges of brightness."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from torch.nn import functional
 
 from restorekit.ops.clipping import at_ends
 from restorekit.ops.color import srgb_to_linear
-from restorekit.ops.noise import bands, estimate_noise_profile, residual
+from restorekit.ops.noise import bands, estimate_noise_profile
 from restorekit.ops.noise_curve import NoiseCurve, curve_of_light, curve_of_white
+from restorekit.ops.white_noise import (
+    AREA,
+    LEAST_SIDE,
+    NEEDED,
+    PATCH,
+    STILL,
+    Sites,
+    estimate_noise_std,
+    white_power,
+)
 
-_PATCH = 6
-_SURROUNDINGS = 24
-_AREA = _SURROUNDINGS**2 - (_PATCH + 2) ** 2
-_PATCHES = 40_000
-_FLATTEST, _NEEDED = 0.1, 4
-"""Share of the patches, and how many a covariance needs for each of its rows."""
 _RANGES, _FLATTEST_OF_RANGE, _NEEDED_OF_RANGE = 6, 0.15, 24
 _UNEVEN, _CLIPPED = 1.25, 0.15
 _ALIKE, _HARDLY_ALIKE, _FEWEST = 0.2, 0.33, 3
@@ -32,32 +36,6 @@ spread about noise of light."""
 _COARSER, _COARSER_IN_SMALL = 1.25, 1.4
 _TELLING = 0.25
 _LUMA, _SHARED = 0.1, 16.0
-_MOST = 1.5
-_STILL = 1e-6
-_MOSTLY_STILL, _HARDLY_STILL, _LEAST_NOISY = 0.2, 0.05, 0.02
-"""Share of the residual that is 0, in a picture of which a part has no noise and in the
-neighbourhood of pixels of the other; and share of the picture that this has at least."""
-_NEIGHBOURS = 33
-
-
-def estimate_noise_std(pixels: Tensor) -> float:
-    """Estimate the deviation of white noise of one strength in an encoded picture.
-
-    Where all colours together show less than half of the mean power of each alone, as where JPEG
-    smooths the chroma or one colour alone is noisy, that power decides.
-
-    Args:
-        pixels: (C, H, W) in [0, 1], colour or grey.
-
-    Returns:
-        deviation in units of white, never negative.
-    """
-    planes = bands(pixels.float())
-    together = _white_noise_std(planes)
-    if len(planes) != 3:
-        return together
-    each = (sum(_white_noise_std(plane[None]) ** 2 for plane in planes) / 3) ** 0.5
-    return together if together > 0.5 * each else each
 
 
 def noise_by_brightness(pixels: Tensor) -> NoiseCurve | float:
@@ -146,7 +124,7 @@ def _coarser(whole: NoiseCurve, half: NoiseCurve, *, alone: bool) -> float:
     """
     expected = whole.at(torch.tensor(half.brightness)) / 2
     telling = expected > _TELLING * expected.max()
-    ratios = (torch.tensor(half.deviation) / expected.clamp_min(_STILL))[telling]
+    ratios = (torch.tensor(half.deviation) / expected.clamp_min(STILL))[telling]
     if not len(ratios):
         return 1.0
     return float(ratios.min() if alone else ratios.median())
@@ -202,24 +180,24 @@ def _levels(planes: Tensor) -> _Levels:
     The power that colours share is a low quantile of the eigenvalues of their mean, since texture
     raises the others; that of their differences, in which there is little texture, divides it.
     """
-    rows = len(planes) * _PATCH**2
-    if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
+    rows = len(planes) * PATCH**2
+    if min(planes.shape[-2:]) < LEAST_SIDE:
         return _Levels(None)
-    sites = _Sites(planes)
+    sites = Sites(planes)
     noisy = sites.noisy
     count = int(len(noisy) * _FLATTEST_OF_RANGE)
-    if count <= _NEEDED * rows:
+    if count <= NEEDED * rows:
         return _Levels(None)
     ranges = min(max(count // (_NEEDED_OF_RANGE * rows), 1), _RANGES)
-    brightness = sites.around(planes.mean(0)) / _AREA
-    clipped = sites.around(at_ends(planes).float().mean(0)) / _AREA
+    brightness = sites.around(planes.mean(0)) / AREA
+    clipped = sites.around(at_ends(planes).float().mean(0)) / AREA
     levels, shared = [], []
     for inside in noisy[brightness[noisy].argsort(stable=True)].tensor_split(ranges):
         count = int(len(inside) * _FLATTEST_OF_RANGE)
         flattest = inside[sites.texture[inside].topk(count, largest=False).indices]
         covariance = sites.covariance(flattest)
         means = (float(values[flattest].mean()) for values in (brightness, clipped))
-        levels.append((*means, math.sqrt(_white_power(covariance))))
+        levels.append((*means, math.sqrt(white_power(covariance))))
         if len(planes) == 3:
             shared.append(_shared(covariance))
     levels.sort()
@@ -237,124 +215,7 @@ def _measured(brightness: tuple[float, ...], deviation: tuple[float, ...]) -> No
 def _shared(covariance: Tensor) -> float:
     """Return the power of white noise in the mean of three colours to that in their differences."""
     opponents = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=covariance.dtype)
-    turn = torch.kron(functional.normalize(opponents), torch.eye(_PATCH**2).to(opponents))
+    turn = torch.kron(functional.normalize(opponents), torch.eye(PATCH**2).to(opponents))
     turned = turn @ covariance @ turn.mT
-    luma = torch.linalg.eigvalsh(turned[: _PATCH**2, : _PATCH**2]).clamp_min(0).quantile(_LUMA)
-    return float(luma) / max(_white_power(turned[_PATCH**2 :, _PATCH**2 :]), _STILL**2)
-
-
-class _Sites:
-    """Choose patches of a picture by what lies around them.
-
-    Texture reaches from a patch into its surroundings and noise does not, so that a choice by the
-    surroundings does not favour small noise.
-
-    Attributes:
-        texture: (N) power of the residual around each patch.
-        noisy: of those around which there is any.
-    """
-
-    def __init__(self, planes: Tensor) -> None:
-        """Place patches on (C, H, W) planes, evenly and about as many as are needed."""
-        left = residual(planes)
-        power, still = (
-            _ring_sum(left.square().mean(0)),
-            _ring_sum((left.abs() < _STILL).all(0).float()),
-        )
-        self._step = max(1, round((power.numel() * _FLATTEST / _PATCHES) ** 0.5))
-        power = power[:: self._step, :: self._step]
-        still = still[:: self._step, :: self._step].flatten()
-        self._columns = power.shape[1]
-        self.texture = power.flatten()
-        self.noisy = (still < _AREA / 2).nonzero()[:, 0]
-        margin = (_SURROUNDINGS - _PATCH) // 2 + 1
-        inner = planes[:, margin:-margin, margin:-margin]
-        self._patches = inner.unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
-
-    def around(self, values: Tensor) -> Tensor:
-        """Return the (N) sums of (H, W) values around the patches."""
-        return _ring_sum(values[1:-1, 1:-1])[:: self._step, :: self._step].flatten()
-
-    def covariance(self, chosen: Tensor) -> Tensor:
-        """Return the covariance of the pixels of chosen patches, plane by plane."""
-        rows, columns = chosen // self._columns * self._step, chosen % self._columns * self._step
-        return self._patches[:, rows, columns].transpose(0, 1).flatten(1).T.cov().double()
-
-
-def _white_noise_std(planes: Tensor) -> float:
-    """Return the deviation of noise that is white in space and between planes.
-
-    Only patches with flat surroundings take part. Surroundings that are clipped at 0 or 1 are
-    avoided, and those without any noise do not count. The median of the residual bounds the result,
-    for what fills less than half of a picture, as the letters of a page, is no noise.
-    """
-    if min(planes.shape[-2:]) < _SURROUNDINGS + 2:
-        return _deviation_of_residual(planes)
-    sites = _Sites(planes)
-    noisy = sites.noisy
-    count = int(len(noisy) * _FLATTEST)
-    if count <= _NEEDED * len(planes) * _PATCH**2:
-        return _deviation_of_residual(planes)
-    clipped = sites.around(at_ends(planes).float().mean(0))[noisy]
-    allowed = clipped.kthvalue(count).values.clamp_min(0.01 * _SURROUNDINGS**2)
-    texture = sites.texture[noisy].masked_fill(clipped > allowed, torch.inf)
-    power = _white_power(sites.covariance(noisy[texture.topk(count, largest=False).indices]))
-    return min(math.sqrt(power), _MOST * _deviation_of_residual(planes))
-
-
-def _white_power(covariance: Tensor) -> float:
-    """Return the variance of white noise in patches of a given covariance.
-
-    It has large eigenvalues from the picture and many equal ones from the noise; the largest are
-    dropped until mean and median of the rest agree (Chen, Zhu & Heng, "An Efficient Statistical
-    Method for Image Noise Level Estimation", ICCV 2015).
-    """
-    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
-    kept = len(values)
-    while kept > 1 and values[:kept].mean() > values[:kept].median():
-        kept -= 1
-    return float(values[:kept].mean())
-
-
-def _ring_sum(values: Tensor) -> Tensor:
-    """Return the sum around, but not in, the patch at the centre of each window of (H, W)."""
-    core = _PATCH + 2
-    edge = (_SURROUNDINGS - core) // 2
-    window = _sum_of_windows(values, _SURROUNDINGS)
-    return (window - _sum_of_windows(values[edge:-edge, edge:-edge], core)).clamp_min(0)
-
-
-def _sum_of_windows(values: Tensor, side: int) -> Tensor:
-    """Return the sums of all (side, side) windows of (H, W), from sums of 1, 2, 4, ... values."""
-    for dim in (0, 1):
-        length = values.shape[dim] - side + 1
-        total, place, width = torch.zeros(()), 0, 1
-        while True:
-            if side & width:
-                total = total + values.narrow(dim, place, length)
-                place += width
-            if place == side:
-                break
-            kept = values.shape[dim] - width
-            values = values.narrow(dim, 0, kept) + values.narrow(dim, width, kept)
-            width *= 2
-        values = total
-    return values
-
-
-def _deviation_of_residual(planes: Tensor) -> float:
-    """Return the deviation that the median of the residual tells, which texture raises.
-
-    Where a picture is partly without any noise, as around a cut-out, only the rest counts, unless
-    that is as sparse as letters on a page.
-    """
-    if min(planes.shape[-2:]) < 3:
-        return 0.0
-    sizes = residual(planes).abs_()
-    still = (sizes < _STILL).all(0).float()
-    if still.mean() > _MOSTLY_STILL and min(still.shape) >= _NEIGHBOURS:
-        noisy = _sum_of_windows(still, _NEIGHBOURS) < _HARDLY_STILL * _NEIGHBOURS**2
-        edge = _NEIGHBOURS // 2
-        if noisy.float().mean() > _LEAST_NOISY:
-            sizes = sizes[:, edge:-edge, edge:-edge][:, noisy]
-    return float(sizes.median() / 0.6745)
+    luma = torch.linalg.eigvalsh(turned[: PATCH**2, : PATCH**2]).clamp_min(0).quantile(_LUMA)
+    return float(luma) / max(white_power(turned[PATCH**2 :, PATCH**2 :]), STILL**2)

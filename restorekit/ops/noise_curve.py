@@ -1,4 +1,4 @@
-"""The strength of white noise by brightness, and where noise of light comes from."""
+"""Tell white noise by brightness, and what encoding does to the mean of noise of light."""
 
 from __future__ import annotations
 

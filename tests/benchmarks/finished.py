@@ -23,7 +23,8 @@ from restorekit.engine.restore import RestoreOptions
 from restorekit.image import Layout, Transfer
 from restorekit.metrics import psnr
 from restorekit.ops.color import linear_to_srgb, srgb_to_linear
-from restorekit.ops.finished_noise import estimate_noise_std, finished_noise
+from restorekit.ops.finished_noise import finished_noise
+from restorekit.ops.white_noise import estimate_noise_std
 
 WHITE = (2.0, 5.0, 10.0, 25.0, 50.0)
 OF_LIGHT = ((2e-3, 2e-3), (1e-2, 5e-3), (3e-2, 2e-2), (5e-4, 1e-2), (1e-4, 5e-3))
